@@ -1,0 +1,50 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+from __future__ import annotations
+
+import argparse
+
+from monai_ext.networks.download import download_weights
+from monai_ext.networks.weights import OFFICIAL_WEIGHTS, find_weights
+
+
+def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``weights`` to the parser of ``python -m monai_ext``."""
+    parser = subparsers.add_parser(
+        "weights",
+        help="download official SAM 2.1 weights, or list them",
+        description="Download official SAM 2.1 weights and check them; an interrupted download continues. "
+        "Without NAME, list the names and where their files lie.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help=f"one of {', '.join(OFFICIAL_WEIGHTS)}")
+    parser.add_argument(
+        "--folder",
+        metavar="F",
+        help="where to put the file (default: $MONAI_EXT_WEIGHTS if set, else the user's cache)",
+    )
+    parser.set_defaults(run=_weights)
+
+
+def _weights(args: argparse.Namespace) -> int:
+    if args.name is not None:
+        print(download_weights(args.name, args.folder))
+        return 0
+    if args.folder is not None:
+        raise ValueError(f"--folder {args.folder} needs the NAME of the weights to download.")
+    for name, weights in OFFICIAL_WEIGHTS.items():
+        try:
+            place = str(find_weights(name))
+        except FileNotFoundError:
+            place = "not downloaded"
+        print(f"{name:24}{weights.size:14}{place}")
+    return 0

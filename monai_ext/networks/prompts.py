@@ -1,0 +1,91 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClassTokens(nn.Module):
+    """
+    One learned token per label: the prompt that stands in for clicks.
+
+    SAM closes every set of clicks with a "not a point" token. A label's token takes that token's place and starts as a
+    copy of it, so that before training clicks and boxes give exactly SAM's answer, and after it the same token says
+    which label is meant, alone (automatic segmentation) or beside clicks.
+
+    Args:
+        count: number of labels.
+        start: the embedding to start from, ``(1, D)``.
+
+    Shape:
+        output: ``(count, D)``.
+    """
+
+    def __init__(self, count: int, start: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(start.detach().repeat(count, 1))
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
+def embed_points(encoder: nn.Module, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """
+    SAM's embedding of clicks and box corners for an image of any size (SAM's own is bound to one size).
+
+    Args:
+        encoder: SAM 2's ``PromptEncoder``.
+        points: ``(B, N, 2)`` x, y in pixels of the encoded image.
+        point_labels: ``(B, N)``: 1 positive, 0 negative, 2 and 3 a box's top-left and bottom-right corner, -1 none.
+        size: height and width of the encoded image.
+
+    Returns:
+        ``(B, N, 256)``.
+    """
+    position = encoder.pe_layer.forward_with_coords(points + 0.5, size)  # pixel centres, as SAM
+    kinds = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
+    present = (point_labels >= 0).unsqueeze(-1)
+    return torch.where(present, position.to(kinds.dtype), 0) + kinds[point_labels.long() + 1]
+
+
+def embed_mask(encoder: nn.Module, mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    """
+    SAM's dense prompt for a feature grid of any size.
+
+    Args:
+        encoder: SAM 2's ``PromptEncoder``.
+        mask: ``(B, 1, 4 * h, 4 * w)`` logits of an earlier mask, or None.
+        grid: h and w of the feature grid.
+
+    Returns:
+        ``(B, 256, h, w)``, or ``(1, 256, h, w)`` when there is no mask.
+    """
+    if mask is None:
+        return encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, *grid)
+    return encoder.mask_downscaling(mask)
+
+
+def fit_mask(mask: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:
+    """
+    Bring an earlier mask's logits to the size of SAM's mask input.
+
+    Args:
+        mask: ``(B, 1, any, any)`` logits over the image.
+        size: height and width that the image itself takes in the mask input.
+        padded: height and width of the mask input, the image's padding at bottom and right included.
+    """
+    if mask.shape[-2:] != size:
+        mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=True)
+    padding = (0, padded[1] - size[1], 0, padded[0] - size[0])
+    return F.pad(mask, padding, value=-10.0)  # SAM's own masks end near -10 outside an object

@@ -1,0 +1,144 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+SAM 2.1's image model from a table of sizes.
+
+The modules are `sam2`'s own, put together in Python with the values of Meta's YAML files, so that no Hydra is needed
+and every parameter keeps its official name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# What SAM 2.1 keeps for video and one image never uses; set aside when an official file is loaded.
+VIDEO_ONLY = (
+    "memory_attention.",
+    "memory_encoder.",
+    "mask_downsample.",
+    "obj_ptr_proj.",
+    "obj_ptr_tpos_proj.",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "no_obj_ptr",
+    "no_obj_embed_spatial",
+)
+EMBEDDING_DIM = 256
+STRIDE = 32  # of Hiera's last stage: both sides of its input must be multiples of it
+
+
+@dataclass(frozen=True)
+class HieraSize:
+    """The trunk of one size of SAM 2.1 (neck, prompt encoder and mask decoder are the same in all)."""
+
+    embed_dim: int
+    num_heads: int
+    stages: tuple[int, ...]
+    global_att_blocks: tuple[int, ...]
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the four stages, the deepest first."""
+        return [self.embed_dim * 2**stage for stage in (3, 2, 1, 0)]
+
+
+SIZES = {
+    # Ours: SAM 2.1's parts with a trunk that a laptop can train.
+    "micro": HieraSize(32, 1, (1, 2, 3, 1), (5,)),
+    # https://github.com/facebookresearch/sam2/tree/main/sam2/configs/sam2.1
+    "tiny": HieraSize(96, 1, (1, 2, 7, 2), (5, 7, 9)),
+    "small": HieraSize(96, 1, (1, 2, 11, 2), (7, 10, 13)),
+    "base_plus": HieraSize(112, 2, (2, 3, 16, 3), (12, 16, 20), window_pos_embed_bkg_spatial_size=(14, 14)),
+    "large": HieraSize(144, 2, (2, 6, 36, 4), (23, 33, 43), window_spec=(8, 4, 16, 8)),
+}
+
+
+def sam2_modules(size: str) -> dict[str, nn.Module | nn.Parameter]:
+    """
+    The children of SAM 2.1's image model under their official names, randomly initialised.
+
+    Args:
+        size: one of ``SIZES``: ``micro``, ``tiny``, ``small``, ``base_plus`` or ``large``.
+
+    Returns:
+        ``image_encoder``, ``sam_prompt_encoder``, ``sam_mask_decoder`` and ``no_mem_embed``.
+
+    Raises:
+        ValueError: unknown size.
+        ImportError: the package ``sam2`` is not installed.
+
+    Source:
+        Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024, https://arxiv.org/abs/2408.00714
+    """
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, not {size!r}.")
+    try:
+        from sam2.modeling.backbones.hieradet import Hiera
+        from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+    except ImportError as error:
+        message = "SAM 2's modules are missing: SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2 (after torch)."
+        raise ImportError(message) from error
+    hiera = SIZES[size]
+    trunk = Hiera(
+        embed_dim=hiera.embed_dim,
+        num_heads=hiera.num_heads,
+        stages=hiera.stages,
+        global_att_blocks=hiera.global_att_blocks,
+        window_pos_embed_bkg_spatial_size=hiera.window_pos_embed_bkg_spatial_size,
+        window_spec=hiera.window_spec,
+    )
+    neck = FpnNeck(
+        # Only video memory reads the neck's positional encoding; the official one has no parameters.
+        position_encoding=nn.Identity(),
+        d_model=EMBEDDING_DIM,
+        backbone_channel_list=hiera.channels,
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    return {
+        "image_encoder": ImageEncoder(trunk=trunk, neck=neck, scalp=1),
+        "sam_prompt_encoder": _prompt_encoder(),
+        "sam_mask_decoder": _mask_decoder(),
+        "no_mem_embed": nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, EMBEDDING_DIM), std=0.02)),
+    }
+
+
+def _prompt_encoder() -> nn.Module:
+    from sam2.modeling.sam.prompt_encoder import PromptEncoder
+
+    # The sizes given here serve only its `forward`, which is bound to one image size and which we do not call.
+    return PromptEncoder(
+        embed_dim=EMBEDDING_DIM, image_embedding_size=(64, 64), input_image_size=(1024, 1024), mask_in_chans=16
+    )
+
+
+def _mask_decoder() -> nn.Module:
+    from sam2.modeling.sam.mask_decoder import MaskDecoder
+    from sam2.modeling.sam.transformer import TwoWayTransformer
+
+    return MaskDecoder(
+        transformer_dim=EMBEDDING_DIM,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=EMBEDDING_DIM, mlp_dim=2048, num_heads=8),
+        num_multimask_outputs=3,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+        use_high_res_features=True,
+        iou_prediction_use_sigmoid=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        use_multimask_token_for_obj_ptr=True,
+    )
