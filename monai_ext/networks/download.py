@@ -102,11 +102,8 @@ def _download(url: str, part: Path, weights: OfficialWeights, target: Path) -> N
 def _fetch(url: str, part: Path, weights: OfficialWeights) -> bool:
     """One request for what is missing in ``part``; True if the file is whole after it."""
     start = _size(part)
-    if weights.bytes is not None and start == weights.bytes:
+    if start == weights.bytes:
         return True
-    if weights.bytes is not None and start > weights.bytes:
-        part.unlink()
-        start = 0
     try:
         response = _open(url, start)
     except HTTPError as error:

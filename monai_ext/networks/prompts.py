@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,10 +55,20 @@ def embed_points(encoder: nn.Module, points: Tensor, point_labels: Tensor, size:
     Returns:
         ``(B, N, 256)``.
     """
-    position = encoder.pe_layer.forward_with_coords(points + 0.5, size)  # pixel centres, as SAM
+    height, width = size
+    centres = points.float() + 0.5  # of pixels, as SAM
+    position = _encode_position(encoder, centres / centres.new_tensor([width, height]))
     kinds = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
     present = (point_labels >= 0).unsqueeze(-1)
     return torch.where(present, position.to(kinds.dtype), 0) + kinds[point_labels.long() + 1]
+
+
+def embed_grid(encoder: nn.Module, grid: tuple[int, int]) -> Tensor:
+    """SAM's positional encoding of a feature grid of any size, h and w: ``(1, 256, h, w)``."""
+    matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
+    y, x = ((torch.arange(side, device=matrix.device, dtype=torch.float32) + 0.5) / side for side in grid)
+    position = _encode_position(encoder, torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+    return position.permute(2, 0, 1).unsqueeze(0).to(matrix.dtype)
 
 
 def embed_mask(encoder: nn.Module, mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
@@ -89,3 +101,10 @@ def fit_mask(mask: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Te
         mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=True)
     padding = (0, padded[1] - size[1], 0, padded[0] - size[0])
     return F.pad(mask, padding, value=-10.0)  # SAM's own masks end near -10 outside an object
+
+
+def _encode_position(encoder: nn.Module, position: Tensor) -> Tensor:
+    """Random Fourier features of x and y in 0..1; in float32 whatever the network's precision, as phases need it."""
+    matrix = encoder.pe_layer.positional_encoding_gaussian_matrix.float()
+    phase = 2 * math.pi * ((2 * position - 1) @ matrix)
+    return torch.cat([phase.sin(), phase.cos()], -1)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from monai_ext.adapters.base import Adapted, Adapter, inject, replace_module
-from monai_ext.networks.prompts import ClassTokens, embed_mask, embed_points, fit_mask
+from monai_ext.networks.prompts import ClassTokens, embed_grid, embed_mask, embed_points, fit_mask
 from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, sam2_modules
 from monai_ext.networks.state import check_state, make_fingerprint, same_memory
 from monai_ext.networks.weights import find_weights, load_base
@@ -146,7 +146,9 @@ class SAM2Segmenter(nn.Module):
         finest, fine, coarse = self.image_encoder(image)["backbone_fpn"]
         features = coarse + self.no_mem_embed.reshape(1, -1, 1, 1)
         decoder = self.sam_mask_decoder
-        return ImageEmbedding(features.to(coarse.dtype), (decoder.conv_s0(finest), decoder.conv_s1(fine)), size)
+        # The neck adds in float32 whatever the precision of its weights.
+        features = features.to(self.no_mem_embed.dtype)
+        return ImageEmbedding(features, (decoder.conv_s0(finest), decoder.conv_s1(fine)), size)
 
     def decode(
         self,
@@ -166,10 +168,9 @@ class SAM2Segmenter(nn.Module):
         grid = (embedding.features.shape[-2], embedding.features.shape[-1])
         sparse = self._sparse(batch, embedding.size, points, point_labels, boxes, masks)
         dense = embed_mask(self.sam_prompt_encoder, self._mask_input(batch, embedding.size, masks), grid)
-        position = self.sam_prompt_encoder.pe_layer(grid).unsqueeze(0).to(embedding.features.dtype)
         low_res, iou, _, _ = self.sam_mask_decoder(
             image_embeddings=embedding.features.repeat_interleave(count, 0),
-            image_pe=position,
+            image_pe=embed_grid(self.sam_prompt_encoder, grid),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=self.multimask,

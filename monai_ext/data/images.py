@@ -1,0 +1,191 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
+
+_LOGGER = logging.getLogger(__name__)
+_LISTS = ("testing", "test", "validation")
+_SHOW_PROGRESS_FROM = 21
+
+
+class ImageList:
+    """
+    The images that inference runs on: found, opened once, and sorted into good ones and bad ones.
+
+    One bad file must neither stop the others nor be forgotten: it is left out of ``datalist``, logged, and listed by
+    ``finish``, which a bundle calls last.
+
+    Args:
+        source: a folder (its images, not those of its subfolders), a glob pattern, one image file, a MONAI datalist
+            ``.json`` (a list, or a dict with the list under ``testing``, ``test`` or ``validation``), or a list.
+            The items of a list are paths or dicts with the path under ``key``; paths in a JSON file are relative to
+            it.
+        key: the key of the image in each item of ``datalist``.
+
+    Attributes:
+        datalist: the good images, ``[{key: path, ...}, ...]``, sorted where ``source`` has no order of its own.
+        rejected: path -> the sentence that says why, for every bad image.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: ``source`` names no image, is no datalist, or no image in it can be used; or two images would write
+            results of the same name.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.fromarray(np.eye(8, dtype=np.uint8)).save(folder / "good.png")
+        >>> _ = (folder / "bad.png").write_bytes(b"")
+        >>> images = ImageList(source=str(folder))
+        >>> [Path(item["image"]).name for item in images.datalist], [Path(path).name for path in images.rejected]
+        (['good.png'], ['bad.png'])
+
+    """
+
+    def __init__(
+        self, *, source: str | os.PathLike[str] | Sequence[str | Mapping[str, Any]], key: str = "image"
+    ) -> None:
+        self.key = key
+        self.datalist: list[dict[str, Any]] = []
+        self.rejected: dict[str, str] = {}
+        items = _find_items(source, key)
+        _check_output_names([item[key] for item in items])
+        self._open_all(items)
+        if not self.datalist:
+            reasons = "\n".join(self.rejected.values())
+            raise ValueError(f"none of the {len(items)} images in {_brief(source)} can be used:\n{reasons}")
+
+    def add_failure(self, path: str | os.PathLike[str], reason: str) -> None:
+        """
+        Record that an image failed later, while it was segmented or its results were written.
+
+        Args:
+            path: the image.
+            reason: one sentence.
+
+        """
+        self.rejected[str(path)] = reason if str(path) in reason else f"{path}: {reason}"
+        _LOGGER.warning(self.rejected[str(path)])
+
+    def finish(self) -> None:
+        """
+        End the program with exit code 1 and one line per failed image, if any failed.
+
+        Raises:
+            SystemExit: an image was rejected or failed later.
+
+        """
+        if self.rejected:
+            raise SystemExit("\n".join([f"{len(self.rejected)} of the images failed:", *self.rejected.values()]))
+
+    def _open_all(self, items: list[dict[str, Any]]) -> None:
+        reader = PhotographReader()
+        for item in _with_progress(items):
+            try:
+                reader.get_data(item[self.key])
+            except ValueError as error:
+                self.add_failure(item[self.key], str(error))
+            else:
+                self.datalist.append(item)
+
+
+def _with_progress(items: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    if len(items) < _SHOW_PROGRESS_FROM:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc="Opening images", unit="image")
+
+
+def _find_items(source: Any, key: str) -> list[dict[str, Any]]:
+    if not isinstance(source, (str, os.PathLike)):
+        items = _as_items(source, key, Path(), "the list given as source")
+    elif Path(source).suffix.lower() == ".json":
+        items = _read_json(Path(source), key)
+    else:
+        items = [{key: path} for path in _find_files(os.fspath(source))]
+    if not items:
+        raise ValueError(f"{_brief(source)} names no image; looked for {', '.join(IMAGE_SUFFIXES)}.")
+    return items
+
+
+def _find_files(source: str) -> list[str]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        found = [str(child) for child in path.iterdir() if not child.name.startswith(".")]
+    elif any(sign in source for sign in "*?["):
+        found = glob(str(path), recursive=True)
+    else:
+        raise FileNotFoundError(f"{source} does not exist; give a folder, a pattern, an image or a datalist (.json).")
+    return sorted(name for name in found if name.lower().endswith(IMAGE_SUFFIXES) and Path(name).is_file())
+
+
+def _read_json(path: Path, key: str) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the datalist's path.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be a JSON datalist, but it does not parse: {error}.") from error
+    if isinstance(content, dict):
+        name = next((name for name in _LISTS if name in content), None)
+        if name is None:
+            raise ValueError(f"{path} must have a list named {', '.join(_LISTS)}, not only {', '.join(content)}.")
+        content = content[name]
+    return _as_items(content, key, path.parent, str(path))
+
+
+def _as_items(content: Any, key: str, folder: Path, name: str) -> list[dict[str, Any]]:
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(f"{name} must hold a list of images, not {type(content).__name__}.")
+    items = []
+    for number, entry in enumerate(content):
+        item = dict(entry) if isinstance(entry, Mapping) else {key: entry}
+        if not isinstance(item.get(key), (str, os.PathLike)):
+            raise ValueError(f"item {number} of {name} must be a path or have one under {key!r}, not {entry!r}.")
+        image = str(folder / item[key])
+        # A label or a field of view beside the list is a path too; a subject's name is not.
+        others = {other: _if_file(folder, value) for other, value in item.items() if other != key}
+        items.append({key: image, **others})
+    return items
+
+
+def _if_file(folder: Path, value: Any) -> Any:
+    return str(folder / value) if isinstance(value, str) and (folder / value).is_file() else value
+
+
+def _check_output_names(paths: list[str]) -> None:
+    first: dict[str, str] = {}
+    for path in paths:
+        stem = Path(path).stem
+        if stem in first:
+            raise ValueError(
+                f"{first[stem]} and {path} would both write results named {stem!r}; rename one or run them apart."
+            )
+        first[stem] = path
+
+
+def _brief(source: Any) -> str:
+    return str(source) if isinstance(source, (str, os.PathLike)) else "the list given as source"

@@ -1,0 +1,312 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_ext.adapters import Adapted, Adapter, AdapterLayer, LoRA
+from monai_ext.adapters.base import inject
+
+
+class Toy(nn.Module):
+    """A fused qkv that changes the width, as Hiera's transition blocks do, a convolution and a plain layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+            self.qkv = nn.Linear(4, 3 * 8)
+            self.proj = nn.Linear(8, 5, bias=False)
+            self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return self.proj(torch.tanh(q * k) + v)
+
+
+# One row a method: how it is declared for Toy, and whether it can be merged.
+METHODS = {
+    "LoRA": (lambda **kw: LoRA(targets=["conv", "qkv", "proj"], rank=2, **kw), True),
+    "LoRA of q and v": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="qv", **kw), True),
+    "LoRA of k": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="k", **kw), True),
+    "LoRA with dropout": (lambda **kw: LoRA(targets=["conv", "qkv"], rank=2, dropout=0.5, **kw), True),
+}
+
+
+def toy(adapter: Adapter, dtype=torch.float32):
+    net = Toy().to(dtype)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    wrappers = inject(net, [adapter])
+    for wrapper in wrappers.values():
+        wrapper.active = adapter.name
+    return net, wrappers
+
+
+def move(wrappers, scale=0.3):
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for wrapper in wrappers.values():
+            for parameter in wrapper.adapters.parameters():
+                parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def images(dtype=torch.float32):
+    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestEveryMethod:
+    def test_identity_at_initialisation(self, method):
+        net, _ = toy(METHODS[method][0]())
+        plain = Toy()
+        assert torch.equal(net.eval()(images()), plain(images()))
+        assert torch.equal(net.train()(images()), plain(images()))
+        with torch.no_grad():
+            assert torch.equal(net(images()), plain(images()))
+
+    def test_every_parameter_gets_a_gradient_and_nothing_else_does(self, method):
+        net, wrappers = toy(METHODS[method][0]())
+        move(wrappers)
+        net(images()).square().sum().backward()
+        for name, parameter in net.named_parameters():
+            if ".adapters." in name:
+                assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().sum() > 0, name
+            else:
+                assert parameter.grad is None, name
+
+    def test_parameters_are_registered_and_follow(self, method):
+        net, _ = toy(METHODS[method][0]())
+        names = [name for name, _ in net.named_parameters() if ".adapters.default." in name]
+        assert names
+        net.to(torch.float64)
+        assert all(p.dtype == torch.float64 for p in net.parameters())
+        net.to("meta")
+        assert all(p.device.type == "meta" for p in net.parameters())
+
+    @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+    def test_merge_and_unmerge(self, method, dtype, tolerance):
+        if not METHODS[method][1]:
+            return
+        net, wrappers = toy(METHODS[method][0](), dtype)
+        move(wrappers)
+        net.eval()
+        with torch.no_grad():
+            before = net(images(dtype))
+            for wrapper in wrappers.values():
+                wrapper.add_delta(1)
+                wrapper.active = None
+            merged = net(images(dtype))
+            for wrapper in wrappers.values():
+                wrapper.active = "default"
+                wrapper.add_delta(-1)
+            after = net(images(dtype))
+        assert not torch.equal(before, Toy().to(dtype)(images(dtype)))
+        torch.testing.assert_close(merged, before, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(after, before, atol=tolerance, rtol=tolerance)
+
+    def test_deep_copy(self, method):
+        net, wrappers = toy(METHODS[method][0]())
+        other = copy.deepcopy(net)
+        move(wrappers)
+        assert not torch.equal(net.eval()(images()), other.eval()(images()))
+
+    def test_save_and_load(self, method):
+        net, wrappers = toy(METHODS[method][0]())
+        move(wrappers)
+        other, _ = toy(METHODS[method][0]())
+        other.load_state_dict(net.state_dict())
+        assert torch.equal(net.eval()(images()), other.eval()(images()))
+
+    def test_inactive_adapters_do_nothing(self, method):
+        net, wrappers = toy(METHODS[method][0]())
+        move(wrappers)
+        for wrapper in wrappers.values():
+            wrapper.active = None
+        assert torch.equal(net(images()), Toy()(images()))
+
+    def test_construction_touches_nothing(self, method):
+        adapter = METHODS[method][0]()
+        settings_before = adapter.describe()
+        toy(adapter)
+        toy(adapter)
+        assert adapter.describe() == settings_before
+
+    def test_gradients_are_those_of_the_formula(self, method):
+        """Against autograd through W' = W + scale * B A in float64, for input and parameters."""
+        net, wrappers = toy(METHODS[method][0](), torch.float64)
+        move(wrappers)
+        if "dropout" in method:
+            net.eval()
+        x = images(torch.float64).requires_grad_()
+        net(x).square().sum().backward()
+        reference, grad_of = copy.deepcopy(net), {}
+        y = x.detach().clone().requires_grad_()
+        weights = {}
+        for name, wrapper in reference.named_children():
+            if isinstance(wrapper, Adapted):
+                layer = wrapper.adapters["default"]
+                a, b = (p.detach().clone().requires_grad_() for p in (layer.lora_a, layer.lora_b))
+                update = torch.zeros_like(wrapper.base.weight).flatten(1)
+                rows = torch.cat([torch.arange(i, j) for i, j in getattr(layer, "rows", [(0, len(update))])])
+                update = update.index_copy(0, rows, layer.scale * b @ a.flatten(1))
+                weights[name] = wrapper.base.weight.detach() + update.view_as(wrapper.base.weight)
+                grad_of[name] = (a, b)
+                setattr(reference, name, wrapper.base)
+        flat = {f"{name}.weight": value for name, value in weights.items()}
+        torch.func.functional_call(reference, flat, (y,)).square().sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
+        for name, (a, b) in grad_of.items():
+            layer = getattr(net, name).adapters["default"]
+            torch.testing.assert_close(layer.lora_a.grad, a.grad)
+            torch.testing.assert_close(layer.lora_b.grad, b.grad)
+
+
+@pytest.mark.parametrize("parts", ["q", "k", "v", "qv", "qk", "kv", "qkv"])
+def test_exactly_the_chosen_thirds_change(parts):
+    """Of a layer whose width changes: slicing by the input's width adapts half of q and v (25benjaminli/sam2lora)."""
+    net, wrappers = toy(LoRA(targets=["qkv"], rank=2, parts=parts))
+    move(wrappers)
+    x = torch.randn(5, 4)
+    changed = (net.qkv(x) != net.qkv.base(x)).any(0)
+    expected = torch.cat([torch.full((8,), part in parts) for part in "qkv"])
+    assert torch.equal(changed, expected)
+    with torch.no_grad():
+        assert torch.equal((net.qkv(x) != net.qkv.base(x)).any(0), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 5), out=st.integers(1, 7), rank=st.integers(1, 9), rows=st.integers(1, 6), bias=st.booleans(),
+    frozen=st.booleans(),
+)
+def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
+    torch.manual_seed(0)
+    base = nn.Linear(n, out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
+    layer = LoRA(targets=["x"], rank=rank).layer(base)
+    with torch.no_grad():
+        layer.lora_b.normal_()
+    x = torch.randn(2, rows, n, dtype=torch.float64, requires_grad=True)
+    parameters = [x, layer.lora_a, layer.lora_b, *(p for p in base.parameters() if p.requires_grad)]
+    fast = layer(base, x)
+    branch = base(x) + layer.scale * (x @ layer.lora_a.T @ layer.lora_b.T)
+    torch.testing.assert_close(fast, branch)
+    weight = torch.randn_like(fast)
+    for one, two in zip(
+        torch.autograd.grad((fast * weight).sum(), parameters), torch.autograd.grad((branch * weight).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two)
+
+
+def test_autocast_runs_the_branch_in_half_precision():
+    """W' rounded to bfloat16 would lose an update this small; the branch keeps it."""
+    base = nn.Linear(8, 8).requires_grad_(False)
+    layer = LoRA(targets=["x"], rank=1, alpha=1).layer(base)
+    with torch.no_grad():
+        base.weight.fill_(1.0)
+        base.bias.zero_()
+        layer.lora_a.fill_(1e-4)
+        layer.lora_b.fill_(1.0)
+    x = torch.cat([torch.ones(1, 4), -torch.ones(1, 4)], 1) + 1e-1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(base, x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"targets": "qkv"}, "targets must be a list of patterns"),
+        ({"targets": []}, "targets must be a list of patterns"),
+        ({"targets": ["qkv"], "rank": 0}, "rank must be a whole number of at least 1, not 0"),
+        ({"targets": ["qkv"], "dropout": 1.0}, "dropout must be"),
+        ({"targets": ["qkv"], "parts": "qx"}, "parts must name thirds"),
+        ({"targets": ["qkv"], "name": "a.b"}, "name must be a word without dots"),
+    ],
+)
+def test_settings_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LoRA(**arguments)
+
+
+@pytest.mark.parametrize(
+    "adapters, error, message",
+    [
+        ([LoRA(targets=["qvk"])], ValueError, "'qvk' matches no module. Near names: qkv"),
+        ([LoRA(targets=["qkv"]), LoRA(targets=["pool"])], TypeError, "pool: LoRA adapts Linear and Conv2d"),
+        ([LoRA(targets=["proj"], parts="qv")], ValueError, "proj: parts='qv' needs a fused qkv layer, not one with 5"),
+        ([LoRA(targets=["conv"], parts="qv")], ValueError, "conv: parts='qv' is for fused qkv layers"),
+        ([LoRA(targets=["qkv"]), LoRA(targets=["*"])], ValueError, "two adapters named 'default' match 'qkv'"),
+    ],
+)
+def test_errors_come_before_anything_changes(adapters, error, message):
+    net = Toy()
+    before = list(net.state_dict())
+    with pytest.raises(error, match=message):
+        inject(net, adapters)
+    assert list(net.state_dict()) == before
+
+
+def test_a_method_that_cannot_be_merged_says_so():
+    class Shift(Adapter):
+        def layer(self, base):
+            class Layer(AdapterLayer):
+                def forward(self, base, x):
+                    return base(x)
+
+            return Layer()
+
+    _, wrappers = toy(Shift(targets=["qkv"]))
+    with pytest.raises(TypeError, match="cannot be merged"):
+        wrappers["qkv"].add_delta(1)
+
+
+def test_json_builds_it():
+    config = {"adapter": {"_target_": "monai_ext.adapters.LoRA", "targets": ["*qkv"], "rank": 4, "parts": "qv"}}
+    adapter = ConfigParser(config).get_parsed_content("adapter")
+    assert adapter.alpha == 8
+    assert adapter.describe() == {
+        "method": "LoRA", "targets": ["*qkv"], "name": "default", "rank": 4, "alpha": 8.0, "dropout": 0.0, "parts": "qv",
+    }
+
+
+def test_equal_to_hf_peft():
+    """The same model, targets and values: outputs and gradients."""
+    peft = pytest.importorskip("peft", reason="HF PEFT, a test extra, is not installed")
+    ours, wrappers = toy(LoRA(targets=["qkv", "proj", "conv"], rank=3, alpha=5))
+    move(wrappers)
+    theirs = peft.inject_adapter_in_model(
+        peft.LoraConfig(r=3, lora_alpha=5, target_modules=["qkv", "proj", "conv"], lora_dropout=0.0), Toy()
+    )
+    with torch.no_grad():
+        for name, wrapper in wrappers.items():
+            layer, other = wrapper.adapters["default"], theirs.get_submodule(name)
+            other.lora_A["default"].weight.copy_(layer.lora_a)
+            other.lora_B["default"].weight.copy_(layer.lora_b.view_as(other.lora_B["default"].weight))
+    for net in (ours, theirs):
+        net(images()).square().sum().backward()
+    torch.testing.assert_close(ours(images()), theirs(images()), atol=1e-5, rtol=1e-5)
+    for name, wrapper in wrappers.items():
+        layer, other = wrapper.adapters["default"], theirs.get_submodule(name)
+        torch.testing.assert_close(layer.lora_a.grad, other.lora_A["default"].weight.grad, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            layer.lora_b.grad.view_as(other.lora_B["default"].weight), other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4
+        )
