@@ -17,10 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from monai_ext.data import cli as data_cli
+from monai_ext.demo import cli as demo_cli
 from monai_ext.networks import cli as weights_cli
 
 # A module with `add_arguments(subparsers)` brings commands; each parser sets `run`, from its arguments to an exit code.
-COMMANDS = (weights_cli, data_cli)
+COMMANDS = (weights_cli, data_cli, demo_cli)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

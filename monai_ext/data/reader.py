@@ -130,7 +130,8 @@ def _decode_file(path: Path) -> _Picture:
             f"{path} must be an image ({', '.join(_FORMATS)}), but its content is none of these or is cut off."
         ) from error
     except Exception as error:  # Pillow's plug-ins raise every kind of exception on broken files
-        raise ValueError(f"{path} is damaged or cut off ({error}); copy it again from its source.") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is damaged or cut off ({reason}); copy it again from its source.") from error
     if picture.mode not in _MODES or picture.pixels.shape[2:] not in ((), (3,)):
         raise ValueError(
             f"{path} must be grey, RGB or palette, with or without alpha, not {picture.mode} with pixels of shape "

@@ -1,0 +1,49 @@
+# Everything runs in a virtual environment that the first command makes; what is already done is skipped.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+DEMO ?=
+
+.PHONY: demo test lint format benchmark clean
+
+demo: $(READY)
+	@$(BIN)/python -m monai_ext demo --folder runs/demo $(DEMO)
+
+# Each test process gets one thread: more of them than cores only wait for each other.
+test: $(READY) $(VENV)/numpy1/.ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY)
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+benchmark: $(READY)
+	@$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) runs
+
+# torch comes first: sam2 is built against it, without its CUDA extension. sam2 asks for torchvision, which nothing of
+# ours needs and which cannot be imported beside a CPU-only torch: then it goes, or libraries that look for it fail.
+$(READY): setup.cfg
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (once, a few minutes) ..."
+	@echo "$(TORCH)" > $(VENV)/constraints.txt
+	@$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)" setuptools wheel "numpy>=2"
+	@SAM2_BUILD_CUDA=0 $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps "sam2>=1.1"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -c $(VENV)/constraints.txt -e ".[dev]"
+	@$(BIN)/python -c "import torchvision" 2>/dev/null || $(BIN)/pip uninstall -qy torchvision 2>/dev/null || true
+	@touch $@
+
+# numpy 1.26 beside the environment's numpy 2, for the test that a bundle runs with both.
+$(VENV)/numpy1/.ready: $(READY)
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --target $(VENV)/numpy1 "numpy==1.26.4"
+	@touch $@
