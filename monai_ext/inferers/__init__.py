@@ -12,5 +12,6 @@
 from __future__ import annotations
 
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
+from monai_ext.inferers.prompted import PromptedInferer
 
-__all__ = ["ForegroundSlidingWindowInferer"]
+__all__ = ["ForegroundSlidingWindowInferer", "PromptedInferer"]
