@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 from monai_ext.data.atomic import atomic_path
+from monai_ext.data.images import ImageList
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import SegmentationData
 
-__all__ = ["PhotographReader", "SegmentationData", "atomic_path"]
+__all__ = ["ImageList", "PhotographReader", "SegmentationData", "atomic_path"]

@@ -50,7 +50,8 @@ def _demo(args: argparse.Namespace) -> int:
     model = ["--ckpt_dir", str(folder / "models"), "--bundle_root", str(BUNDLE)]
     data = ["--dataset_dir", str(folder / "data")]
     length = ["--max_epochs", str(args.epochs), "--steps_per_epoch", str(args.steps)]
-    _run("training", ["train"], [*data, *model, *length, "--val_interval", "2", "--output_dir", str(folder / "training")])
+    length += ["--val_interval", str(min(2, args.epochs))]  # only an epoch that is validated can be kept as the best
+    _run("training", ["train"], [*data, *model, *length, "--output_dir", str(folder / "training")])
     _run("evaluating", ["train", "evaluate"], [*data, *model, "--output_dir", str(folder / "evaluation")])
     photographs = ["--dataset_dir", str(folder / "photographs"), "--output_dir", str(folder / "inference")]
     _run("run", ["inference"], [*photographs, *model])

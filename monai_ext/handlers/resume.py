@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Told about a network, but no reason to refuse: where the base weights lie, and who wrote the file.
 _FREE = ("monai_ext", "weights")
-_ADVICE = "delete it, choose another output_dir or set --resume false."
+_ADVICE = "delete it, choose another output_dir or set --resume False."
 _COUNTERS = ("epoch", "iteration", "best_metric", "best_metric_epoch")
 
 
@@ -64,7 +64,7 @@ class ResumeHandler:
         seed: seed of the run, a whole number that is not negative.
 
     Raises:
-        TypeError: an object of ``states`` has no state.
+        TypeError: an object of ``states`` has no state, or ``resume`` is no bool.
         ValueError: on starting, when the file is damaged or of another run; nothing has been changed then.
         OSError: the file cannot be written, on starting, or the disk is full.
 
@@ -84,6 +84,8 @@ class ResumeHandler:
         resume: bool = True,
         seed: int = 0,
     ) -> None:
+        if not isinstance(resume, bool):  # the word "false" would be true
+            raise TypeError(f"resume must be True or False, written so on the command line, not {resume!r}.")
         for name, state in states.items():
             if not (hasattr(state, "state_dict") and hasattr(state, "load_state_dict")) and not isinstance(
                 state, EarlyStopHandler
@@ -147,7 +149,7 @@ class ResumeHandler:
         epoch = engine.state.epoch
         if stopped or epoch >= engine.state.max_epochs:
             how, more = ("stopped early", "") if stopped else ("finished", "raise max_epochs, ")
-            advice = f"{more}choose another output_dir or set --resume false"
+            advice = f"{more}choose another output_dir or set --resume False"
             logger.warning("The run in %s is %s (%d epochs): to train on, %s.", self.path, how, epoch, advice)
             engine.terminate()
         else:

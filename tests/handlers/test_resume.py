@@ -237,7 +237,7 @@ def assert_refused(folder: Path, told: str, **change: Any) -> None:
         trainer.saver.state_dict(),
     )
     network = {key: value.clone() for key, value in network.items()}
-    with pytest.raises(ValueError, match=r"resume\.pt .*delete it, .* or set --resume false") as error:
+    with pytest.raises(ValueError, match=r"resume\.pt .*delete it, .* or set --resume False") as error:
         trainer.run()
     assert told in str(error.value)
     assert "\n" not in str(error.value)
@@ -268,6 +268,8 @@ def test_numbers_of_numpy_are_saved_as_numbers(tmp_path: Path) -> None:
 def test_wrong_states_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"states\['loss'\] must have state_dict"):
         ResumeHandler(path=tmp_path / "r.pt", network=ToyNetwork(), states={"loss": 3})
+    with pytest.raises(TypeError, match="resume must be True or False.* not 'false'"):
+        ResumeHandler(path=tmp_path / "r.pt", network=ToyNetwork(), states={}, resume="false")  # type: ignore[arg-type]
     stop = EarlyStopHandler(1, score_function=lambda e: 0.0)
     trainer = make_training(tmp_path, validate=False)
     ResumeHandler(path=tmp_path / "r.pt", network=trainer.network, states={"stop": stop}).attach(trainer)
@@ -292,7 +294,7 @@ def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path: Path) 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     here = Path(__file__).parent
     command = [sys.executable, here / "sigkill.py", f"{here / 'toy_training.py'}:train", tmp_path, "--kills", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     report = json.loads(done.stdout)
     assert len(report["kills"]) == 10
