@@ -77,7 +77,8 @@ def _draw(data: Path, size: int) -> None:
 
 def _run(name: str, configs: list[str], overrides: list[str]) -> None:
     files = [str(BUNDLE / "configs" / f"{config}.json") for config in configs]
-    command = ["-m", "monai.bundle", "run", name, "--config_file", str(files) if len(files) > 1 else files[0], *overrides]
+    chosen = str(files) if len(files) > 1 else files[0]
+    command = ["-m", "monai.bundle", "run", name, "--config_file", chosen, *overrides]
     print(f"\n$ python {shlex.join(command)}", flush=True)
     result = subprocess.run([sys.executable, *command], check=False)
     if result.returncode:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from monai_ext.handlers.curves import CurveHandler
 from monai_ext.handlers.gradient import GradientClipping
+from monai_ext.handlers.loading import TrainedPartLoader
 from monai_ext.handlers.overlay import OverlayHandler
 from monai_ext.handlers.progress import EvaluationProgressBar, TrainingProgressBar
 from monai_ext.handlers.report import EvaluationReport
@@ -28,6 +29,7 @@ __all__ = [
     "OverlayHandler",
     "ResumeHandler",
     "SegmentationWriter",
+    "TrainedPartLoader",
     "TrainedPartSaver",
     "TrainingProgressBar",
 ]

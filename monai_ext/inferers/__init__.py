@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
+from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.prompted import PromptedInferer
 
-__all__ = ["ForegroundSlidingWindowInferer", "PromptedInferer"]
+__all__ = ["FlipAverageInferer", "ForegroundSlidingWindowInferer", "PromptedInferer"]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -137,6 +138,8 @@ class SAM2Segmenter(nn.Module):
         """Run the image encoder: once per image, however many labels and clicks follow."""
         if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
             raise ValueError(f"image must be floats (B, 3, H, W), not {image.dtype} {tuple(image.shape)}.")
+        # A MetaTensor would carry its history through every operation: slower, and of no use here.
+        image = convert_to_tensor(image, track_meta=False)
         size = (image.shape[-2], image.shape[-1])
         height, width = self._padded(size)
         # Zeros are the mean colour after normalisation: what SAM pads with.

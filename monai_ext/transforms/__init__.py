@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForeground, field_of_view
 from monai_ext.transforms.prompts import SimulatePrompts
+from monai_ext.transforms.sizes import CheckSizesd
 
-__all__ = ["FieldOfView", "FieldOfViewd", "FundusForeground", "SimulatePrompts", "field_of_view"]
+__all__ = ["CheckSizesd", "FieldOfView", "FieldOfViewd", "FundusForeground", "SimulatePrompts", "field_of_view"]

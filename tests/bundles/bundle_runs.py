@@ -1,0 +1,82 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What the tests of the bundles share: where they are, small data for each, and a run as on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+
+from monai_ext.data.phantom import write_phantoms
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+KINDS = ("images", "masks", "fov")
+# Two epochs of two steps on patches of 64 pixels.
+SHORT: dict[str, Any] = {
+    "image_size": 64,
+    "max_epochs": 2,
+    "steps_per_epoch": 2,
+    "batch_size": 2,
+    "val_interval": 1,
+    "device": "$torch.device('cpu')",
+}
+
+
+def write_fundus(folder: Path) -> None:
+    """Two subjects to train, one of them held out, and one to test, two eyes each."""
+    paths = write_phantoms(folder / "all", count=6, size=96)
+    for part, chosen in (("training", paths[:4]), ("test", paths[4:])):
+        for kind in KINDS:
+            (folder / part / kind).mkdir(parents=True)
+            for path in chosen:
+                shutil.move(folder / "all" / kind / path.name, folder / part / kind)
+    shutil.rmtree(folder / "all")
+
+
+# A new bundle needs small data of its kind here; a test says so.
+SAMPLES: dict[str, Callable[[Path], None]] = {"fundus_vessel_segmentation": write_fundus}
+
+
+def copy_bundle(bundle: Path, folder: Path) -> Path:
+    """The bundle as it is shared, without what somebody trained in it."""
+    return Path(shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("models", "eval")))
+
+
+def config_files(bundle: Path, names: Sequence[str]) -> list[str]:
+    return [str(bundle / "configs" / f"{name}.json") for name in names]
+
+
+def load_config(bundle: Path, name: str) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+def run_bundle(bundle: Path, *names: str, run_id: str = "run", **overrides: Any) -> None:
+    """What `python -m monai.bundle run` does, in this process and shortened."""
+    inference = {key: SHORT[key] for key in ("image_size", "device")}
+    short = inference if names[0] == "inference" else SHORT
+    monai.bundle.run(
+        run_id,
+        config_file=config_files(bundle, names),
+        logging_file=False,
+        **{"bundle_root": str(bundle), **short, **{key: _plain(value) for key, value in overrides.items()}},
+    )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,36 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""A short training of a bundle in the repository, which `sigkill.py` kills again and again."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+# Imported before the forks, so that each of them is quick.
+import matplotlib.figure
+import tensorboard
+import torch.utils.tensorboard
+from bundle_runs import BUNDLES, run_bundle
+from sam2.modeling.backbones import hieradet
+
+__all__ = ["hieradet", "matplotlib", "tensorboard", "torch", "train"]
+
+
+def train(folder: Path) -> None:
+    """Train the first bundle on the data beside the folder."""
+    logging.disable()
+    warnings.simplefilter("ignore")
+    short = {"image_size": 32, "enlarge": 1, "max_epochs": 3, "batch_size": 1}
+    run_bundle(BUNDLES[0], "train", bundle_root=folder, dataset_dir=folder.parent / "data", **short)

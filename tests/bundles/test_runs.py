@@ -1,0 +1,172 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Each bundle as a user runs it, shortened: training, evaluation, inference, and the overlays."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundle_runs import load_config, run_bundle
+from PIL import Image
+
+MODES = ("none", "points_1", "points_2", "points_5", "points_5_1", "box", "all")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def hidden(folder: Path) -> list[Path]:
+    """Leftovers of files that were written half."""
+    return [path for path in folder.rglob(".*") if path.is_file()]
+
+
+def test_training_leaves_the_model_and_its_description(trained: Path) -> None:
+    models = trained / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["adapter.json", "model.pt"]
+    state = torch.load(models / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert (models / "model.pt").stat().st_size < 25_000_000, "the zoo keeps larger files out of git"
+    described = json.loads((models / "adapter.json").read_text())
+    config = load_config(trained, "train")
+    assert (described["labels"], described["size"]) == (config["labels"], config["size"])
+    assert described["key_metric"] == "val_mean_dice" and 0 <= described["best_metric"] <= 1
+
+
+def test_training_leaves_curves_logs_and_what_resuming_needs(trained: Path) -> None:
+    results = trained / "eval"
+    curves = rows(results / "curves.csv")
+    assert [row["epoch"] for row in curves] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and 0 <= float(row["val_mean_dice"]) <= 1 for row in curves)
+    assert Image.open(results / "curves.png").size[0] > 600
+    assert torch.load(results / "resume.pt", weights_only=True)["trainer"]["iteration"] == 4
+    assert any(path.stat().st_size > 100 for path in results.glob("events.out.tfevents.*"))
+    assert not hidden(trained)
+
+
+def test_evaluation_scores_every_test_image(trained: Path, data: Path, tmp_path: Path) -> None:
+    run_bundle(trained, "train", "evaluate", run_id="evaluating", dataset_dir=data, output_dir=tmp_path)
+    images = sorted((data / "test" / "images").iterdir())
+    labels = load_config(trained, "train")["labels"]
+    table = rows(tmp_path / "per_image_automatic.csv")
+    assert [(row["image"], row["label"]) for row in table] == [(str(i), label) for i in images for label in labels]
+    summary = json.loads((tmp_path / "summary_automatic.json").read_text())
+    assert summary["images"] == len(images)
+    dice = summary["labels"][labels[0]]["dice"]
+    assert dice["n"] == len(images) and dice["low"] <= dice["mean"] <= dice["high"]
+    assert dice["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in table if row["label"] == labels[0]]))
+    overlays = {path.stem: Image.open(path).size for path in (tmp_path / "overlays").iterdir()}
+    assert overlays == {path.stem: Image.open(path).size for path in images}
+    assert not hidden(tmp_path)
+
+
+def test_every_prompt_mode_is_one_override_with_files_of_its_own(trained: Path, data: Path, tmp_path: Path) -> None:
+    for mode in MODES:
+        run_bundle(trained, "train", "evaluate", dataset_dir=data, output_dir=tmp_path, prompt_mode=mode)
+    names = ["automatic", *MODES[1:]]
+    assert {path.name for path in tmp_path.glob("summary_*")} == {f"summary_{name}.json" for name in names}
+    tables = {name: rows(tmp_path / f"per_image_{name}.csv") for name in names}
+    assert len({json.dumps(table) for table in tables.values()}) == len(names), "two modes gave the same"
+    for name in names:
+        assert json.loads((tmp_path / f"summary_{name}.json").read_text())["mode"] == name
+
+
+@pytest.fixture(scope="module")
+def photographs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One image, wider than high, in the formats that users have, and two files that are no images any more."""
+    folder = tmp_path_factory.mktemp("photographs")
+    source = Image.open(next((data / "test" / "images").iterdir())).convert("RGB").crop((0, 10, 96, 90))
+    pixels = np.asarray(source)
+    for name in ("a.png", "b.ppm", "c.bmp", "jpeg.jpg"):
+        source.save(folder / name)
+    import tifffile
+
+    tifffile.imwrite(folder / "d.tif", pixels.astype(np.uint16) * 257, photometric="rgb")
+    opaque = np.full_like(pixels[..., :1], 255)
+    Image.fromarray(np.concatenate([pixels, opaque], axis=2)).save(folder / "e.png")
+    source.convert("L").save(folder / "grey.png")
+    (folder / "truncated.png").write_bytes((folder / "a.png").read_bytes()[:3000])
+    (folder / "nothing.jpg").touch()
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_inference_does_all_it_can_and_lists_the_rest(trained: Path, photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_bundle(trained, "inference", dataset_dir=photographs, output_dir=tmp_path / "out")
+    first, *failed = str(end.value).splitlines()
+    assert first == "2 of the images failed:"
+    assert [name in line for name, line in zip(("nothing.jpg", "truncated.png"), failed, strict=True)] == [True, True]
+
+    good = ["a", "b", "c", "d", "e", "grey", "jpeg"]
+    labels = load_config(trained, "inference")["labels"]
+    table = rows(tmp_path / "out" / "results.csv")
+    assert sorted({Path(row["image"]).stem for row in table}) == good and len(table) == len(good) * len(labels)
+    files = {row["image"]: row for row in table}
+    for row in files.values():
+        assert (row["width"], row["height"]) == ("96", "80")
+        for kind in ("mask", "probability", "overlay"):
+            assert Image.open(tmp_path / "out" / row[kind]).size == (96, 80)
+    chances = {Path(name).stem: Image.open(tmp_path / "out" / row["probability"]) for name, row in files.items()}
+    maps = {name: np.asarray(picture).astype(int) for name, picture in chances.items()}
+    # The same picture in four other formats, one of them 16 bit, gives the same answer; grey and JPEG do not.
+    assert all(np.abs(maps[name] - maps["a"]).max() <= 1 for name in "bcde")
+    assert np.abs(maps["grey"] - maps["a"]).max() > 1
+    assert not hidden(tmp_path)
+
+
+def test_two_runs_give_the_same(trained: Path, data: Path, tmp_path: Path) -> None:
+    image = next((data / "test" / "images").iterdir())
+    for name in ("one", "two"):
+        run_bundle(trained, "inference", dataset_dir=image, output_dir=tmp_path / name)
+    one, two = ((tmp_path / name / f"{image.stem}_probability.png").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_published_recipe_trains(root: Path, data: Path) -> None:
+    if not (root / "configs" / "sam2lora.json").exists():
+        pytest.skip("the bundle has no published recipe")
+    # Expressions, because MONAI takes a plain None for "not overridden".
+    small: dict[str, Any] = {"size": "micro", "weights": "$None", "max_epochs": 1, "steps_per_epoch": 1}
+    run_bundle(root, "train", "sam2lora", dataset_dir=data, batch_size=1, **{"adapters#0#rank": 4}, **small)
+    described = json.loads((root / "models" / "adapter.json").read_text())
+    assert described["adapters"][0]["rank"] == 4 and described["adapters"][0]["dropout"] == 0.1
+    assert described["enlarge"] == 1
+
+
+def test_several_labels(root: Path, data: Path, tmp_path: Path) -> None:
+    """A label more is one override and a channel more in the masks: here a mask and its opposite."""
+    two: dict[str, Any] = {"labels": ["first", "second"], "dataset_dir": data}
+    opposite = {"_target_": "Lambdad", "keys": "label", "func": "$lambda x: torch.cat([x, 1 - x])"}
+    for part in ("train", "validate"):
+        config = load_config(root, "train")[part]["preprocessing"]["transforms"]
+        place = next(i for i, t in enumerate(config) if t["_target_"] == "AsDiscreted") + 1
+        two[f"{part}#preprocessing#transforms"] = [*config[:place], opposite, *config[place:]]
+    run_bundle(root, "train", max_epochs=1, steps_per_epoch=1, **two)
+    run_bundle(root, "train", "evaluate", output_dir=tmp_path / "out", **two)
+    table = rows(tmp_path / "out" / "per_image_automatic.csv")
+    assert [row["label"] for row in table] == ["first", "second"] * 2
+
+
+def test_tracking_writes_a_database(root: Path, data: Path) -> None:
+    pytest.importorskip("mlflow")
+    run_bundle(root, "train", dataset_dir=data, max_epochs=1, steps_per_epoch=1, tracking="mlflow")
+    assert (root / "eval" / "mlruns.db").stat().st_size > 0
+    assert list((root / "eval").glob("config_*.json"))
