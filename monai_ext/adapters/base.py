@@ -24,10 +24,10 @@ class AdapterLayer(nn.Module, ABC):
     """What a method adds to one module: its parameters and how they change the module's output."""
 
     @abstractmethod
-    def forward(self, base: nn.Module, x: Tensor) -> Tensor:
+    def forward(self, base: Any, x: Tensor) -> Tensor:
         """The adapted module's output; equal to ``base(x)`` bit for bit before training."""
 
-    def delta(self, base: nn.Module) -> Tensor:
+    def delta(self, base: Any) -> Tensor:
         """What merging adds to ``base.weight``, in float32; methods that are no change of weights cannot be merged."""
         raise TypeError(f"{type(self).__name__} is no change of weights and cannot be merged; keep it as it is.")
 
@@ -73,6 +73,9 @@ class Adapter(ABC):
 
 class Adapted(nn.Module):
     """Stands in the network where the adapted module stood: the module itself and its adapters, one of them active."""
+
+    base: Any
+    adapters: Any
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()

@@ -25,7 +25,9 @@ class LoRA(Adapter):
     r"""
     Low-rank adaptation of linear layers and convolutions.
 
-    .. math:: W' = W + \frac{\alpha}{r} B A, \qquad A \in R^{r \times in},\ B \in R^{out \times r},\ B = 0 \text{ at first}
+    .. math:: W' = W + \frac{\alpha}{r} B A, \qquad A \in R^{r \times in},\ B \in R^{out \times r}
+
+    with B = 0 at first.
 
     Training forms ``W'`` and multiplies once, instead of running the low-rank branch beside the frozen layer; the
     gradients of A and B are taken directly, so that the large gradient of ``W'`` is never formed. That is less work
@@ -102,17 +104,15 @@ class LoRALinear(AdapterLayer):
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, base: nn.Module, x: Tensor) -> Tensor:
+    def forward(self, base: Any, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type) or (self.training and self.dropout.p > 0):
             branch = self.scale * F.linear(F.linear(self.dropout(x), self.lora_a), self.lora_b)
             return base(x) + _spread(branch, self.rows, base.out_features)
         if torch.is_grad_enabled():
-            return _LowRankLinear.apply(
-                x, base.weight, base.bias, self.lora_a, self.lora_b, self.scale, self.rows
-            )
+            return _LowRankLinear.apply(x, base.weight, base.bias, self.lora_a, self.lora_b, self.scale, self.rows)
         return F.linear(x, _merged(base.weight, self.lora_a, self.lora_b, self.scale, self.rows), base.bias)
 
-    def delta(self, base: nn.Module) -> Tensor:
+    def delta(self, base: Any) -> Tensor:
         update = self.scale * (self.lora_b.detach().float() @ self.lora_a.detach().float())
         return _spread(update.T, self.rows, base.out_features).T
 
@@ -128,14 +128,14 @@ class LoRAConv2d(AdapterLayer):
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, base: nn.Module, x: Tensor) -> Tensor:
+    def forward(self, base: Any, x: Tensor) -> Tensor:
         if self.training and self.dropout.p > 0:
             low = F.conv2d(self.dropout(x), self.lora_a, None, base.stride, base.padding, base.dilation)
             return base(x) + self.scale * F.conv2d(low, self.lora_b[:, :, None, None])
         update = (self.lora_b @ self.lora_a.flatten(1)).view_as(base.weight)
         return base._conv_forward(x, base.weight + self.scale * update, base.bias)
 
-    def delta(self, base: nn.Module) -> Tensor:
+    def delta(self, base: Any) -> Tensor:
         update = self.lora_b.detach().float() @ self.lora_a.detach().float().flatten(1)
         return self.scale * update.view_as(base.weight)
 

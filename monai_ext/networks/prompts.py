@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class ClassTokens(nn.Module):
         return self.weight
 
 
-def embed_points(encoder: nn.Module, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
+def embed_points(encoder: Any, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     SAM's embedding of clicks and box corners for an image of any size (SAM's own is bound to one size).
 
@@ -63,7 +64,7 @@ def embed_points(encoder: nn.Module, points: Tensor, point_labels: Tensor, size:
     return torch.where(present, position.to(kinds.dtype), 0) + kinds[point_labels.long() + 1]
 
 
-def embed_grid(encoder: nn.Module, grid: tuple[int, int]) -> Tensor:
+def embed_grid(encoder: Any, grid: tuple[int, int]) -> Tensor:
     """SAM's positional encoding of a feature grid of any size, h and w: ``(1, 256, h, w)``."""
     matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
     y, x = ((torch.arange(side, device=matrix.device, dtype=torch.float32) + 0.5) / side for side in grid)
@@ -71,7 +72,7 @@ def embed_grid(encoder: nn.Module, grid: tuple[int, int]) -> Tensor:
     return position.permute(2, 0, 1).unsqueeze(0).to(matrix.dtype)
 
 
-def embed_mask(encoder: nn.Module, mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
+def embed_mask(encoder: Any, mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
     """
     SAM's dense prompt for a feature grid of any size.
 
@@ -103,7 +104,7 @@ def fit_mask(mask: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Te
     return F.pad(mask, padding, value=-10.0)  # SAM's own masks end near -10 outside an object
 
 
-def _encode_position(encoder: nn.Module, position: Tensor) -> Tensor:
+def _encode_position(encoder: Any, position: Tensor) -> Tensor:
     """Random Fourier features of x and y in 0..1; in float32 whatever the network's precision, as phases need it."""
     matrix = encoder.pe_layer.positional_encoding_gaussian_matrix.float()
     phase = 2 * math.pi * ((2 * position - 1) @ matrix)

@@ -81,6 +81,13 @@ class SAM2Segmenter(nn.Module):
         torch.Size([1, 1, 50, 70])
     """
 
+    # SAM 2's own modules; mypy knows nothing of what they hold.
+    image_encoder: Any
+    sam_prompt_encoder: Any
+    sam_mask_decoder: Any
+    no_mem_embed: nn.Parameter
+    fingerprint: Tensor
+
     def __init__(
         self,
         *,
@@ -197,7 +204,9 @@ class SAM2Segmenter(nn.Module):
         """
         names = sorted({key for module in self._adapted.values() for key in module.adapters})
         if name is not None and name not in names:
-            raise ValueError(f"name must be one of the network's adapters ({', '.join(names) or 'none'}), not {name!r}.")
+            raise ValueError(
+                f"name must be one of the network's adapters ({', '.join(names) or 'none'}), not {name!r}."
+            )
         self._require_unmerged("activate another adapter")
         for module in self._adapted.values():
             module.active = name
@@ -205,10 +214,10 @@ class SAM2Segmenter(nn.Module):
                 layer.requires_grad_(key == name)
 
     def merge(self) -> None:
-        """Fold the active adapters into the weights; what is left is SAM 2.1's own module tree. Twice changes nothing."""
+        """Fold the active adapters into the weights; SAM 2.1's own module tree is left. Twice changes nothing."""
         if self.merged:
             return
-        for name, module in self._adapted.items():  # before anything changes: all of them must be able to
+        for module in self._adapted.values():  # before anything changes: all of them must be able to
             if module.active in module.adapters:
                 module.adapters[module.active].delta(module.base)
         for name, module in self._adapted.items():

@@ -53,7 +53,8 @@ def check_state(given: Mapping[str, Any], own: Mapping[str, Tensor], trained: Se
     if problems:
         raise ValueError(
             "These weights are not this network's (another size, adapter or number of labels?); nothing was loaded. "
-            + "; ".join(problems) + "."
+            + "; ".join(problems)
+            + "."
         )
     for key, value in given.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

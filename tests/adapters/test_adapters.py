@@ -195,7 +195,11 @@ def test_exactly_the_chosen_thirds_change(parts):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    n=st.integers(1, 5), out=st.integers(1, 7), rank=st.integers(1, 9), rows=st.integers(1, 6), bias=st.booleans(),
+    n=st.integers(1, 5),
+    out=st.integers(1, 7),
+    rank=st.integers(1, 9),
+    rows=st.integers(1, 6),
+    bias=st.booleans(),
     frozen=st.booleans(),
 )
 def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
@@ -211,7 +215,8 @@ def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
     torch.testing.assert_close(fast, branch)
     weight = torch.randn_like(fast)
     for one, two in zip(
-        torch.autograd.grad((fast * weight).sum(), parameters), torch.autograd.grad((branch * weight).sum(), parameters),
+        torch.autograd.grad((fast * weight).sum(), parameters),
+        torch.autograd.grad((branch * weight).sum(), parameters),
         strict=True,
     ):
         torch.testing.assert_close(one, two)
@@ -284,7 +289,13 @@ def test_json_builds_it():
     adapter = ConfigParser(config).get_parsed_content("adapter")
     assert adapter.alpha == 8
     assert adapter.describe() == {
-        "method": "LoRA", "targets": ["*qkv"], "name": "default", "rank": 4, "alpha": 8.0, "dropout": 0.0, "parts": "qv",
+        "method": "LoRA",
+        "targets": ["*qkv"],
+        "name": "default",
+        "rank": 4,
+        "alpha": 8.0,
+        "dropout": 0.0,
+        "parts": "qv",
     }
 
 
@@ -308,5 +319,8 @@ def test_equal_to_hf_peft():
         layer, other = wrapper.adapters["default"], theirs.get_submodule(name)
         torch.testing.assert_close(layer.lora_a.grad, other.lora_A["default"].weight.grad, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(
-            layer.lora_b.grad.view_as(other.lora_B["default"].weight), other.lora_B["default"].weight.grad, atol=1e-5, rtol=1e-4
+            layer.lora_b.grad.view_as(other.lora_B["default"].weight),
+            other.lora_B["default"].weight.grad,
+            atol=1e-5,
+            rtol=1e-4,
         )

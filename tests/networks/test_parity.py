@@ -74,7 +74,11 @@ def image_predictor(model, image, points=None, point_labels=None, boxes=None, ma
     click = None if points is None else (points, point_labels)
     if boxes is not None:
         corners, kinds = boxes.reshape(-1, 2, 2), torch.tensor([[2, 3]]).repeat(len(image), 1)
-        click = (corners, kinds) if click is None else (torch.cat([corners, points], 1), torch.cat([kinds, point_labels], 1))
+        click = (
+            (corners, kinds)
+            if click is None
+            else (torch.cat([corners, points], 1), torch.cat([kinds, point_labels], 1))
+        )
     sparse, dense = model.sam_prompt_encoder(points=click, boxes=None, masks=masks)
     low_res, iou, _, _ = model.sam_mask_decoder(
         image_embeddings=maps[-1],
@@ -88,7 +92,9 @@ def image_predictor(model, image, points=None, point_labels=None, boxes=None, ma
     return F.interpolate(low_res, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False), iou
 
 
-@pytest.mark.parametrize("adapters", [[], [LoRA(targets=["*trunk*attn.qkv", "sam_mask_decoder.transformer.*attn*_proj"])]])
+@pytest.mark.parametrize(
+    "adapters", [[], [LoRA(targets=["*trunk*attn.qkv", "sam_mask_decoder.transformer.*attn*_proj"])]]
+)
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompted_output_equals_the_official_modules(official, checkpoint, image, name, adapters):
     net = SAM2Segmenter(size="tiny", weights=checkpoint, adapters=adapters).eval()

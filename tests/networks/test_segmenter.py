@@ -84,8 +84,10 @@ def test_any_image_size(height, width, enlarge):
 def test_batch_equals_its_items_alone(name, labels):
     net = disturbed(micro(labels=labels, train=["*"]))
     images = picture(3)
-    prompts = {key: torch.cat([value, value + 1 if value.is_floating_point() else value, value]) for key, value in
-               PROMPTS[name].items()}
+    prompts = {
+        key: torch.cat([value, value + 1 if value.is_floating_point() else value, value])
+        for key, value in PROMPTS[name].items()
+    }
     with torch.no_grad():
         together = net(images, **prompts)
         alone = [net(images[i : i + 1], **{k: v[i : i + 1] for k, v in prompts.items()}) for i in range(3)]
@@ -184,7 +186,9 @@ def test_adapters_change_nothing_before_training(base, name):
 def test_only_what_is_meant_trains_and_gets_a_gradient(base):
     net = adapted(base, train=["sam_mask_decoder.conv_s0.*"]).train()
     names = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
-    assert all(".adapters." in n or n.startswith("sam_mask_decoder.conv_s0.") or n == "class_tokens.weight" for n in names)
+    assert all(
+        ".adapters." in n or n.startswith("sam_mask_decoder.conv_s0.") or n == "class_tokens.weight" for n in names
+    )
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):  # A of a fresh LoRA has no gradient until B has moved
         optimizer.zero_grad()
@@ -291,17 +295,27 @@ def other_base(tmp_path_factory) -> str:
 WRONG_FILES = {
     "other base": (lambda b, o: adapted(o).trained_state_dict(), "other base weights"),
     "other rank": (lambda b, o: adapted(b, adapters=[LoRA(targets=TARGETS, rank=5)]).trained_state_dict(), "shape"),
-    "other alpha": (lambda b, o: adapted(b, adapters=[LoRA(targets=TARGETS, rank=4, alpha=1)]).trained_state_dict(),
-                    "adapter settings"),
+    "other alpha": (
+        lambda b, o: adapted(b, adapters=[LoRA(targets=TARGETS, rank=4, alpha=1)]).trained_state_dict(),
+        "adapter settings",
+    ),
     "other labels": (lambda b, o: adapted(b, labels=["disc"]).trained_state_dict(), "other labels"),
     "more labels": (lambda b, o: adapted(b, labels=["disc", "cup"]).trained_state_dict(), "class_tokens.weight is"),
-    "renamed key": (lambda b, o: {k.replace("lora_a", "lora_A"): v for k, v in adapted(b).trained_state_dict().items()},
-                    "not this network's"),
+    "renamed key": (
+        lambda b, o: {k.replace("lora_a", "lora_A"): v for k, v in adapted(b).trained_state_dict().items()},
+        "not this network's",
+    ),
     "a key less": (lambda b, o: dict(list(adapted(b).trained_state_dict().items())[1:]), "1 missing"),
-    "no fingerprint": (lambda b, o: {k: v for k, v in adapted(b).trained_state_dict().items() if k != "fingerprint"},
-                       "1 missing: fingerprint"),
-    "NaN": (lambda b, o: {k: v * torch.nan if v.is_floating_point() else v for k, v in
-                          adapted(b).trained_state_dict().items()}, "not finite"),
+    "no fingerprint": (
+        lambda b, o: {k: v for k, v in adapted(b).trained_state_dict().items() if k != "fingerprint"},
+        "1 missing: fingerprint",
+    ),
+    "NaN": (
+        lambda b, o: {
+            k: v * torch.nan if v.is_floating_point() else v for k, v in adapted(b).trained_state_dict().items()
+        },
+        "not finite",
+    ),
     "another network": (lambda b, o: nn.Linear(2, 2).state_dict(), "not this network's"),
     "nothing": (lambda b, o: {}, "not this network's"),
 }
