@@ -155,8 +155,4 @@ def inject(network: nn.Module, adapters: Sequence[Adapter]) -> dict[str, Adapted
 def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     """Put a module at a full name."""
     parent, _, child = name.rpartition(".")
-    owner = network.get_submodule(parent)
-    if isinstance(owner, nn.Sequential | nn.ModuleList):
-        owner[int(child)] = module
-    else:
-        setattr(owner, child, module)
+    setattr(network.get_submodule(parent), child, module)

@@ -216,7 +216,7 @@ class TverskyCompositeLoss(_Loss):
         if input.shape != target.shape or input.ndim not in (4, 5):
             raise ValueError(
                 "input and target must both have the shape (B, C, H, W[, D]), "
-                f"not {tuple(input.shape)} and {tuple(target.shape)}."
+                f"not {tuple(input.shape)} and {tuple(target.shape)}; C is the number of labels."
             )
         logits, truth = _plain(input, target)
         low, high = truth.aminmax()

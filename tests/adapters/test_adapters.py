@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -282,6 +283,14 @@ def test_a_method_that_cannot_be_merged_says_so():
     _, wrappers = toy(Shift(targets=["qkv"]))
     with pytest.raises(TypeError, match="cannot be merged"):
         wrappers["qkv"].add_delta(1)
+
+
+@pytest.mark.parametrize("children", [{"conv": nn.Conv2d(3, 4, 1)}, {"0": nn.Conv2d(3, 4, 1)}])
+def test_children_of_a_sequence(children):
+    """By number or by name, as in SAM 2's neck; their order stays."""
+    net = nn.Sequential(OrderedDict(children, relu=nn.ReLU()))
+    wrappers = inject(net, [LoRA(targets=list(children))])
+    assert list(net) == [*wrappers.values(), net.relu]
 
 
 def test_json_builds_it():

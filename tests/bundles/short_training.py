@@ -19,18 +19,20 @@ import warnings
 from pathlib import Path
 
 # Imported before the forks, so that each of them is quick.
-import matplotlib.figure
 import tensorboard
 import torch.utils.tensorboard
 from bundle_runs import BUNDLES, run_bundle
 from sam2.modeling.backbones import hieradet
 
-__all__ = ["hieradet", "matplotlib", "tensorboard", "torch", "train"]
+from monai_ext.handlers import curves
+
+__all__ = ["hieradet", "tensorboard", "torch", "train"]
 
 
 def train(folder: Path) -> None:
     """Train the first bundle on the data beside the folder."""
     logging.disable()
     warnings.simplefilter("ignore")
-    short = {"image_size": 32, "enlarge": 1, "max_epochs": 3, "batch_size": 1}
+    curves.draw_curves = lambda history, path: None  # most of the time of a run, and nothing depends on it
+    short = {"image_size": 64, "enlarge": 1, "max_epochs": 3, "batch_size": 1, "validate#inferer#sw_batch_size": 4}
     run_bundle(BUNDLES[0], "train", bundle_root=folder, dataset_dir=folder.parent / "data", **short)

@@ -152,7 +152,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "weights": ({"weights": "sam2.1_hiera_tiny", "size": "tiny"}, "python -m monai_ext weights sam2.1_hiera_tiny"),
     "no weights": ({"weights": "sam2.1_hiera_teeny"}, "Did you mean 'sam2.1_hiera_tiny'?"),
     "no file": ({"weights": "nowhere/base.pt"}, "nowhere/base.pt does not exist"),
-    "more labels than masks": ({"labels": ["vessel", "lesion"]}, "must have 2 channels"),
+    "more labels than masks": (
+        {"labels": ["vessel", "lesion"]},
+        "not (2, 2, 64, 64) and (2, 1, 64, 64); C is the number of labels",
+    ),
     "resume": ({"resume": "yes"}, "resume must be True or False"),
 }
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from bundle_runs import load_config, run_bundle
 from PIL import Image
@@ -90,20 +91,20 @@ def test_every_prompt_mode_is_one_override_with_files_of_its_own(trained: Path, 
 
 @pytest.fixture(scope="module")
 def photographs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One image, wider than high, in the formats that users have, and two files that are no images any more."""
+    """One image, wider than high, in the formats that users have, and four files that cannot be used."""
     folder = tmp_path_factory.mktemp("photographs")
     source = Image.open(next((data / "test" / "images").iterdir())).convert("RGB").crop((0, 10, 96, 90))
     pixels = np.asarray(source)
     for name in ("a.png", "b.ppm", "c.bmp", "jpeg.jpg"):
         source.save(folder / name)
-    import tifffile
-
     tifffile.imwrite(folder / "d.tif", pixels.astype(np.uint16) * 257, photometric="rgb")
     opaque = np.full_like(pixels[..., :1], 255)
     Image.fromarray(np.concatenate([pixels, opaque], axis=2)).save(folder / "e.png")
     source.convert("L").save(folder / "grey.png")
     (folder / "truncated.png").write_bytes((folder / "a.png").read_bytes()[:3000])
     (folder / "nothing.jpg").touch()
+    Image.new("RGB", (96, 80), (9, 9, 9)).save(folder / "constant.png")
+    tifffile.imwrite(folder / "nan.tif", np.full((80, 96, 3), np.nan, np.float32), photometric="rgb")
     (folder / "notes.txt").write_text("no image")
     return folder
 
@@ -112,8 +113,9 @@ def test_inference_does_all_it_can_and_lists_the_rest(trained: Path, photographs
     with pytest.raises(SystemExit) as end:
         run_bundle(trained, "inference", dataset_dir=photographs, output_dir=tmp_path / "out")
     first, *failed = str(end.value).splitlines()
-    assert first == "2 of the images failed:"
-    assert [name in line for name, line in zip(("nothing.jpg", "truncated.png"), failed, strict=True)] == [True, True]
+    assert first == "4 of the images failed:"
+    bad = ("constant.png", "nan.tif", "nothing.jpg", "truncated.png")
+    assert all(str(photographs / name) in line for name, line in zip(bad, failed, strict=True))
 
     good = ["a", "b", "c", "d", "e", "grey", "jpeg"]
     labels = load_config(trained, "inference")["labels"]

@@ -292,12 +292,13 @@ def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path: Path) 
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """The quick form of what tests/bundles/test_killed_training.py does to a whole bundle."""
     here = Path(__file__).parent
-    command = [sys.executable, here / "sigkill.py", f"{here / 'toy_training.py'}:train", tmp_path, "--kills", "10"]
+    command = [sys.executable, here / "sigkill.py", f"{here / 'toy_training.py'}:train", tmp_path, "--kills", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     report = json.loads(done.stdout)
-    assert len(report["kills"]) == 10
+    assert len(report["kills"]) == 4
     assert report["leftovers"] > 0, "no kill fell into the writing of a file"
     for run in range(report["runs"]):
         assert same_files(tmp_path / "whole", tmp_path / f"killed_{run}")
