@@ -30,9 +30,9 @@ class LoRA(Adapter):
     with B = 0 at first.
 
     Training forms ``W'`` and multiplies once, instead of running the low-rank branch beside the frozen layer; the
-    gradients of A and B are taken directly, so that the large gradient of ``W'`` is never formed. That is less work
-    than the branch for every shape in SAM 2. With dropout, and under autocast (where ``W'`` in half precision would
-    round small updates away), the branch is run.
+    gradients of A and B are taken directly, so that the large gradient of ``W'`` is never formed. Where there are many
+    more tokens than channels, as in an image encoder, that is less work than the branch. With dropout, and under
+    autocast (where ``W'`` in half precision would round small updates away), the branch is run.
 
     Args:
         targets: patterns of module names; ``nn.Linear`` and ``nn.Conv2d`` without groups can be adapted.

@@ -24,7 +24,7 @@ from monai.handlers import from_engine
 from monai.utils import is_scalar
 
 from monai_ext.data.atomic import atomic_path
-from monai_ext.handlers.files import require_writable
+from monai_ext.handlers.files import remove_leftovers, require_writable
 from monai_ext.handlers.utils import write_table
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class CurveHandler:
             engine: a MONAI trainer whose output has ``loss`` and which has an ``optimizer``.
         """
         require_writable(self.output_dir / "curves.png")
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
@@ -78,6 +79,11 @@ class CurveHandler:
             state: what ``state_dict`` returned.
         """
         self._history = {name: list(values) for name, values in state.items()}
+
+    def _start(self, _engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            for name in ("curves.png", "curves.csv"):
+                remove_leftovers(self.output_dir / name)
 
     def _start_epoch(self, _engine: Engine) -> None:
         self._losses = []

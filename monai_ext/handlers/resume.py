@@ -49,8 +49,8 @@ class ResumeHandler:
     this attaches, makes it a function of the epoch: the epoch that was interrupted is run again the same. A run that
     is finished (by its epochs or by an early stop) is said to be so and ends at once.
 
-    Put it first in ``train_handlers`` (after a :class:`TrainedPartLoader`, if there is one), so that whatever else acts when
-    the run starts, such as a first validation, sees the restored weights. A run killed in its first epoch begins
+    Put it first in ``train_handlers`` (after a :class:`TrainedPartLoader`, if there is one), so that whatever else acts
+    when the run starts, such as a first validation, sees the restored weights. A run killed in its first epoch begins
     again, so new weights must come out the same: call ``monai.utils.set_determinism`` in the bundle's ``initialize``.
 
     Args:

@@ -25,7 +25,9 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/**/*.md", "bundles/*/docs/*.md")
     for path in ROOT.glob(pattern)
 )
-_BLOCK = re.compile(r"^(?:<!-- test: (?P<note>[^\n]+) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(
+    r"^(?:<!-- test: (?P<note>[^\n]+) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)

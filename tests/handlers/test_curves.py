@@ -115,3 +115,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written"):
         train(tmp_path / "file", epochs=1)
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    for name in (".curves-x1y2.csv", ".curves-x1y2.png"):
+        (tmp_path / name).touch()
+    train(tmp_path, epochs=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.csv", "curves.png"]
