@@ -25,6 +25,7 @@ of the official names and format. To keep it short, the official sizes have the 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -178,5 +179,8 @@ def run_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def dry_run(*words: str) -> list[str]:
     """The commands that make would run, to the last."""
-    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "-n", *words]
+    # The tests themselves may have been started by make, whose flags must not reach this one.
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     return done.stdout.strip().splitlines()
