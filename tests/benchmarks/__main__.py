@@ -19,7 +19,6 @@ Prints Markdown tables and writes the single results to ``runs/benchmarks/<name>
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import clicks, inference, lora, start
-from .compare import ROOT, Settings, as_markdown, run_rounds, save
+from .compare import ROOT, Settings, as_markdown, run_turns, save, serve
 
 BENCHMARKS = lora.BENCHMARKS | inference.BENCHMARKS | clicks.BENCHMARKS | start.BENCHMARKS
 
@@ -37,13 +36,13 @@ def main() -> int:
     arguments = _arguments()
     settings = Settings(quick=arguments.quick, model=arguments.model, threads=arguments.threads)
     if arguments.child:
-        print(json.dumps(BENCHMARKS[arguments.names[0]].measure(arguments.child, settings)))
+        serve(BENCHMARKS[arguments.names[0]], arguments.child, settings)
         return 0
     print(", ".join(f"{key}: {value}" for key, value in _machine().items()) + f", threads: {settings.threads}\n")
     for name in arguments.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]
-        results = run_rounds(name, benchmark, settings, arguments.rounds or (1 if settings.quick else benchmark.rounds))
-        record = {"title": benchmark.title, "machine": _machine(), "settings": asdict(settings), "rounds": results}
+        results = run_turns(name, benchmark, settings)
+        record = {"title": benchmark.title, "machine": _machine(), "settings": asdict(settings), "turns": results}
         save(ROOT / "runs" / "benchmarks" / f"{name}.json", record)
         print(as_markdown(benchmark, results), flush=True)
     return 0
@@ -54,7 +53,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help=f"default: all of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="only try out that everything works; figures mean nothing")
     parser.add_argument("--model", help="a trained micro network's model.pt, for the whole-image rows")
-    parser.add_argument("--rounds", type=int, help="instead of each benchmark's own number")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", metavar="VARIANT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -11,10 +11,10 @@
 
 
 """
-Variants side by side, each in a process of its own, one after the other, in rounds: A B A B.
+Variants side by side, each in a process of its own, of which one works at a time: A B A B.
 
-A ratio is taken within a round, so that a machine that is slower for a while slows both. Nothing heavy is imported
-here: on Linux a child's peak memory starts at its parent's.
+A ratio is taken within a turn, seconds apart, so that a machine that is slower for a while slows both. Nothing heavy
+is imported here: on Linux a child's peak memory starts at its parent's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 Figures = dict[str, float]
@@ -44,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bound:
-    """Between what limits a variant's figure must lie, alone or compared with another variant's of the same round."""
+    """Between what limits a variant's figure must lie, alone or compared with another variant's of the same turn."""
 
     figure: str
     of: str
@@ -53,11 +56,11 @@ class Bound:
     against: str | None = None
     difference: bool = False
 
-    def compare(self, one_round: dict[str, Figures]) -> float:
-        value = one_round[self.of][self.figure]
+    def compare(self, turn: dict[str, Figures]) -> float:
+        value = turn[self.of][self.figure]
         if self.against is None:
             return value
-        other = one_round[self.against][self.figure]
+        other = turn[self.against][self.figure]
         return abs(value - other) if self.difference else value / other
 
     def holds(self, value: float) -> bool:
@@ -72,35 +75,78 @@ class Bound:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One row of the design's numbers: ``measure`` gives a variant's figures, called in the variant's own process."""
+    """
+    One row of the design's numbers.
+
+    ``prepare`` is called in a variant's own process and gives a function that measures once.
+    """
 
     title: str
     variants: tuple[str, ...]
-    measure: Callable[[str, Settings], Figures]
+    prepare: Callable[[str, Settings], Callable[[], Figures]]
     bounds: tuple[Bound, ...]
-    rounds: int = 5
+    processes: int = 3
+    turns: int = 8
 
 
-def run_rounds(name: str, benchmark: Benchmark, settings: Settings, rounds: int) -> list[dict[str, Figures]]:
-    """All variants in turn, ``rounds`` times; shows each result on the terminal as it comes."""
+def run_turns(name: str, benchmark: Benchmark, settings: Settings) -> list[dict[str, Figures]]:
+    """Figures of all variants, turn by turn; shows each turn on the terminal as it comes."""
     results: list[dict[str, Figures]] = []
-    for number in range(rounds):
-        results.append({})
-        for variant in benchmark.variants:
-            figures = results[-1][variant] = _run_child(name, variant, settings)
-            shown = ", ".join(f"{value:.4g} {figure}" for figure, value in figures.items())
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name} {number + 1}/{rounds} {variant}: {shown}\n")
+    processes, turns = (1, 1) if settings.quick else (benchmark.processes, benchmark.turns)
+    for _ in range(processes):
+        with ExitStack() as stack:
+            children = {v: stack.enter_context(_Child(name, v, settings)) for v in benchmark.variants}
+            for _ in range(turns):
+                results.append({variant: child.measure() for variant, child in children.items()})
+                shown = ", ".join(f"{v} {next(iter(figures.values())):.4g}" for v, figures in results[-1].items())
+                sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name} {len(results)}/{processes * turns}: {shown}\n")
     return results
 
 
-def _run_child(name: str, variant: str, settings: Settings) -> Figures:
-    command = [sys.executable, "-m", "tests.benchmarks", "--child", variant, "--threads", str(settings.threads), name]
-    command += ["--quick"] * settings.quick + (["--model", settings.model] if settings.model else [])
-    threads = {key: str(settings.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | threads, text=True, capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}, {variant} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+class _Child:
+    """A process that has prepared one variant and measures it when told."""
+
+    def __init__(self, name: str, variant: str, settings: Settings) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks", name, "--child", variant]
+        command += ["--threads", str(settings.threads), *(["--quick"] if settings.quick else [])]
+        command += ["--model", settings.model] if settings.model else []
+        # Threads that wait must not spin: the next variant's turn has begun.
+        threads = {"OMP_NUM_THREADS": str(settings.threads), "OMP_WAIT_POLICY": "passive"}
+        self.what = f"{name}, {variant}"
+        self.errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | threads, text=True, **pipes)
+        self._read()
+
+    def measure(self) -> Figures:
+        self.process.stdin.write("\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        return self._read()
+
+    def _read(self) -> Figures:
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            self.errors.seek(0)
+            raise RuntimeError(f"{self.what} failed:\n{self.errors.read()}")
+        return json.loads(line)
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()  # closes its input, which ends it
+        self.errors.close()
+
+
+def serve(benchmark: Benchmark, variant: str, settings: Settings) -> None:
+    """The child's side."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
+    measure = benchmark.prepare(variant, settings)
+    answers.write("{}\n")
+    answers.flush()
+    for _ in sys.stdin:
+        answers.write(json.dumps(measure()) + "\n")
+        answers.flush()
 
 
 def as_markdown(benchmark: Benchmark, results: list[dict[str, Figures]]) -> str:
@@ -132,13 +178,8 @@ def save(path: Path, content: object) -> None:
     os.replace(temporary, path)
 
 
-def median_seconds(call: Callable[[], object], *, calls: int, warm_up: int = 2) -> float:
-    """Wall-clock time of one call."""
-    for _ in range(warm_up):
-        call()
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return median(times)
+def seconds_of(call: Callable[[], object]) -> float:
+    """Wall-clock time."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

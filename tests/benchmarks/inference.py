@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .compare import ROOT, Benchmark, Bound, Figures, Settings, median_seconds
+from .compare import ROOT, Benchmark, Bound, Figures, Settings, seconds_of
 from .lora import RANK, TARGETS
 
 DATA = ROOT.parent / "shared" / "data"
@@ -29,7 +30,7 @@ PHOTOGRAPHS = {
 }
 
 
-def one_image(variant: str, settings: Settings) -> Figures:
+def one_image(variant: str, settings: Settings) -> Callable[[], Figures]:
     """Encode and decode one image with the network as SAM 2.1 is, or with LoRA merged into it."""
     import torch
 
@@ -43,11 +44,12 @@ def one_image(variant: str, settings: Settings) -> Figures:
         network.merge()
     side = 64 if settings.quick else 512
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return {"seconds": median_seconds(lambda: network(image), calls=1 if settings.quick else 15)}
+    network.requires_grad_(False)
+    network(image)
+    return lambda: {"seconds": seconds_of(lambda: network(image))}
 
 
-def whole_image(variant: str, settings: Settings, *, source: str) -> Figures:
+def whole_image(variant: str, settings: Settings, *, source: str) -> Callable[[], Figures]:
     """Sliding window with the shipped bundle's settings, from the normalised image to logits at its own size."""
     import torch
     from monai.inferers import SlidingWindowInferer
@@ -64,6 +66,7 @@ def whole_image(variant: str, settings: Settings, *, source: str) -> Figures:
     if settings.model:
         network.load_state_dict(torch.load(settings.model, weights_only=True))
     network.merge()
+    network.requires_grad_(False)
     windows: list[int] = []
     network.register_forward_pre_hook(lambda _, inputs: windows.append(len(inputs[0])))
     window: dict[str, Any] = {"roi_size": [64 if settings.quick else 192] * 2, "sw_batch_size": 8, "overlap": 0.25}
@@ -72,13 +75,16 @@ def whole_image(variant: str, settings: Settings, *, source: str) -> Figures:
     else:
         inferer = ForegroundSlidingWindowInferer(**window, foreground=FundusForeground())
     image, mask = _photograph(source, settings.quick)
-    with torch.no_grad():
-        inferer(image[..., :192, :192], network)  # to warm up
+    inferer(image[..., :192, :192], network)  # to warm up
+
+    def measure() -> Figures:
         windows.clear()
         results: list[Any] = []
-        seconds = median_seconds(lambda: results.append(inferer(image, network)), calls=1, warm_up=0)
+        seconds = seconds_of(lambda: results.append(inferer(image, network)))
         dice = compute_dice((results[0] > 0).float(), mask).item()
-    return {"seconds": seconds, "windows": sum(windows), "Dice": dice}
+        return {"seconds": seconds, "windows": sum(windows), "Dice": dice}
+
+    return measure
 
 
 def _photograph(source: str, quick: bool) -> tuple[Any, Any]:
@@ -107,12 +113,13 @@ def _whole_image_benchmark(source: str) -> Benchmark:
     return Benchmark(
         title=f"Whole image with its black surround: {source}, micro enlarged twice, 192 px windows, overlap 0.25",
         variants=("monai", "skipping"),
-        measure=partial(whole_image, source=source),
+        prepare=partial(whole_image, source=source),
         bounds=(
             Bound("seconds", "skipping", 0.7, against="monai"),
             Bound("Dice", "skipping", 1e-3, against="monai", difference=True),
         ),
-        rounds=3,
+        processes=1,
+        turns=3,
     )
 
 
@@ -120,9 +127,10 @@ BENCHMARKS = {
     "merged": Benchmark(
         title="Merged inference against plain SAM 2.1: tiny, 512 px, batch 1",
         variants=("plain", "merged"),
-        measure=one_image,
+        prepare=one_image,
         bounds=(Bound("seconds", "merged", 1.02, least=0.98, against="plain"),),
-        rounds=9,
+        processes=2,
+        turns=20,
     )
 } | {
     f"whole-{source}": _whole_image_benchmark(source)

@@ -15,21 +15,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from .compare import Benchmark, Bound, Figures, Settings, median_seconds
+from .compare import Benchmark, Bound, Figures, Settings, seconds_of
 from .lora import RANK, TARGETS
 
 
-def import_package(variant: str, settings: Settings) -> Figures:
+def import_package(variant: str, settings: Settings) -> Callable[[], Figures]:
     """What ``import monai_ext`` takes where torch and monai are imported already."""
     import monai  # noqa: F401
     import torch  # noqa: F401
 
-    return {"seconds": median_seconds(lambda: __import__(variant), calls=1, warm_up=0)}
+    return lambda: {"seconds": seconds_of(lambda: __import__(variant))}
 
 
-def adapter_file(variant: str, settings: Settings) -> Figures:
+def adapter_file(variant: str, settings: Settings) -> Callable[[], Figures]:
     """The size of ``model.pt`` for LoRA upon base weights read from a file in the official format."""
     import torch
 
@@ -44,22 +45,25 @@ def adapter_file(variant: str, settings: Settings) -> Figures:
         torch.save({"model": {key: value for key, value in plain.items() if key not in ours}}, base)
         network = SAM2Segmenter(size=size, weights=base, adapters=[LoRA(targets=TARGETS, rank=RANK)])
         torch.save(network.trained_state_dict(), trained)
-        return {"MB": trained.stat().st_size / 1e6}
+        megabytes = trained.stat().st_size / 1e6
+    return lambda: {"MB": megabytes}
 
 
 BENCHMARKS = {
     "import": Benchmark(
         title="`import monai_ext` beyond torch and monai",
         variants=("monai_ext",),
-        measure=import_package,
+        prepare=import_package,
         bounds=(Bound("seconds", "monai_ext", 0.2),),
-        rounds=7,
+        processes=7,
+        turns=1,
     ),
     "file": Benchmark(
         title="Adapter file: LoRA of rank 16 on encoder qkv and decoder attention",
         variants=("tiny", "large"),
-        measure=adapter_file,
+        prepare=adapter_file,
         bounds=(Bound("MB", "tiny", 5), Bound("MB", "large", 25)),
-        rounds=1,
+        processes=1,
+        turns=1,
     ),
 }
