@@ -43,6 +43,45 @@ class ClassTokens(nn.Module):
         return self.weight
 
 
+def join_clicks(
+    sizes: tuple[int, int], points: Tensor | None, point_labels: Tensor | None, boxes: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """
+    Points and boxes, given for all labels or for each, as one list of clicks per label of each image.
+
+    Args:
+        sizes: number of images B and of labels C.
+        points: ``(B, N, 2)`` or ``(B, C, N, 2)``, x and y.
+        point_labels: ``(B, N)`` or ``(B, C, N)``, as in ``embed_points``.
+        boxes: ``(B, 4)`` or ``(B, C, 4)``, x0, y0, x1, y1; their corners come first, as in SAM 2's image predictor.
+
+    Returns:
+        coordinates ``(B * C, N, 2)`` and kinds ``(B * C, N)``, or None without points and boxes.
+
+    Raises:
+        ValueError: shapes or values do not fit.
+    """
+    if (points is None) != (point_labels is None):
+        raise ValueError("points and point_labels must be given together.")
+    clicks, kinds = [], []
+    if boxes is not None:
+        corners = _per_label(boxes, (4,), sizes, "boxes").reshape(-1, 2, 2)
+        clicks.append(corners.float())
+        kinds.append(torch.tensor([[2, 3]], device=corners.device).expand(len(corners), 2))
+    if points is not None and point_labels is not None:
+        number = points.shape[-2] if points.ndim > 1 else 0
+        clicks.append(_per_label(points, (number, 2), sizes, "points").float())
+        kinds.append(_per_label(point_labels, (number,), sizes, "point_labels").long())
+        if not bool(((kinds[-1] >= -1) & (kinds[-1] <= 3)).all()):
+            raise ValueError("point_labels must be 1, 0, -1 (none), 2 or 3 (box corners).")
+    if not clicks:
+        return None
+    coordinates = torch.cat(clicks, 1)
+    if not bool(torch.isfinite(coordinates).all()):
+        raise ValueError("points and boxes must be finite numbers, not NaN or infinite.")
+    return coordinates, torch.cat(kinds, 1)
+
+
 def embed_points(encoder: Any, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     SAM's embedding of clicks and box corners for an image of any size (SAM's own is bound to one size).
@@ -109,3 +148,14 @@ def _encode_position(encoder: Any, position: Tensor) -> Tensor:
     matrix = encoder.pe_layer.positional_encoding_gaussian_matrix.float()
     phase = 2 * math.pi * ((2 * position - 1) @ matrix)
     return torch.cat([phase.sin(), phase.cos()], -1)
+
+
+def _per_label(prompt: Tensor, tail: tuple[int, ...], sizes: tuple[int, int], name: str) -> Tensor:
+    """Bring a prompt, given for all labels or for each, to ``(B * C, *tail)``."""
+    batch, count = sizes
+    if tuple(prompt.shape) == (batch, *tail):
+        return prompt.repeat_interleave(count, 0)
+    if tuple(prompt.shape) == (batch, count, *tail):
+        return prompt.flatten(0, 1)
+    expected = f"{(batch, *tail)} for all labels or {(batch, count, *tail)} for each"
+    raise ValueError(f"{name} must be {expected}, not {tuple(prompt.shape)}.")

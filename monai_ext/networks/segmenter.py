@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from monai_ext.adapters.base import Adapted, Adapter, inject, replace_module
-from monai_ext.networks.prompts import ClassTokens, embed_grid, embed_mask, embed_points, fit_mask
+from monai_ext.networks.prompts import ClassTokens, embed_grid, embed_mask, embed_points, fit_mask, join_clicks
 from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, sam2_modules
 from monai_ext.networks.state import check_state, make_fingerprint, same_memory
 from monai_ext.networks.weights import find_weights, load_base
@@ -37,6 +37,19 @@ class ImageEmbedding(NamedTuple):
     features: Tensor  # (B, 256, h, w), stride 16
     high_res: tuple[Tensor, Tensor]  # (B, 32, 4h, 4w) and (B, 64, 2h, 2w)
     size: tuple[int, int]  # height and width of the images as given
+
+    def repeat(self, count: int) -> ImageEmbedding:
+        """Every image ``count`` times in a row, ``(B * count, ...)``: for several objects of one image."""
+        finest, fine = (feature.repeat_interleave(count, 0) for feature in self.high_res)
+        return ImageEmbedding(self.features.repeat_interleave(count, 0), (finest, fine), self.size)
+
+
+class MaskCandidates(NamedTuple):
+    """All that SAM 2's mask decoder says of an object: its single mask, then the three for an ambiguous prompt."""
+
+    logits: Tensor  # (B, C, 4, H, W)
+    iou: Tensor  # (B, C, 4), predicted
+    object_score: Tensor  # (B, C), logit of whether the object is there at all
 
 
 class SAM2Segmenter(nn.Module):
@@ -174,25 +187,36 @@ class SAM2Segmenter(nn.Module):
         Returns:
             logits ``(B, C, H, W)`` and the predicted IoU of each mask ``(B, C)``.
         """
-        batch, count = embedding.features.shape[0], len(self.labels)
-        grid = (embedding.features.shape[-2], embedding.features.shape[-1])
-        sparse = self._sparse(batch, embedding.size, points, point_labels, boxes, masks)
-        dense = embed_mask(self.sam_prompt_encoder, self._mask_input(batch, embedding.size, masks), grid)
-        low_res, iou, _, _ = self.sam_mask_decoder(
-            image_embeddings=embedding.features.repeat_interleave(count, 0),
-            image_pe=embed_grid(self.sam_prompt_encoder, grid),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=self.multimask,
-            repeat_image=False,
-            high_res_features=[feature.repeat_interleave(count, 0) for feature in embedding.high_res],
-        )
+        low_res, iou, _ = self._predict(embedding, points, point_labels, boxes, masks)
+        decoder = self.sam_mask_decoder
         if self.multimask:
-            best = iou.argmax(1)
-            low_res, iou = low_res[range(len(best)), best].unsqueeze(1), iou.gather(1, best.unsqueeze(1))
-        logits = F.interpolate(low_res, size=self._padded(embedding.size), mode="bilinear", align_corners=False)
-        logits = logits[..., : embedding.size[0], : embedding.size[1]]
+            best = iou[:, 1:].argmax(1, keepdim=True) + 1
+            low_res, iou = low_res[range(len(best)), best[:, 0]].unsqueeze(1), iou.gather(1, best)
+        elif decoder.dynamic_multimask_via_stability and not self.training:
+            low_res, iou = decoder._dynamic_multimask_via_stability(low_res, iou)
+        else:
+            low_res, iou = low_res[:, :1], iou[:, :1]
+        batch, count = embedding.features.shape[0], len(self.labels)
+        logits = self._at_image_size(low_res, embedding.size)
         return logits.reshape(batch, count, *embedding.size), iou.reshape(batch, count)
+
+    def candidates(
+        self,
+        embedding: ImageEmbedding,
+        points: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> MaskCandidates:
+        """Run the mask decoder and keep all four masks, as training a promptable base needs them."""
+        low_res, iou, score = self._predict(embedding, points, point_labels, boxes, masks)
+        batch, count = embedding.features.shape[0], len(self.labels)
+        logits = self._at_image_size(low_res, embedding.size)
+        return MaskCandidates(
+            logits.reshape(batch, count, -1, *embedding.size),
+            iou.reshape(batch, count, -1),
+            score.reshape(batch, count),
+        )
 
     def activate(self, name: str | None) -> None:
         """
@@ -287,52 +311,41 @@ class SAM2Segmenter(nn.Module):
         step = STRIDE // math.gcd(STRIDE, self.enlarge)
         return (math.ceil(size[0] / step) * step, math.ceil(size[1] / step) * step)
 
-    def _sparse(
+    def _predict(
         self,
-        batch: int,
-        size: tuple[int, int],
+        embedding: ImageEmbedding,
         points: Tensor | None,
         point_labels: Tensor | None,
         boxes: Tensor | None,
         masks: Tensor | None,
-    ) -> Tensor:
-        """Tokens of clicks and boxes, closed by each label's own, for each label of each image: ``(B * C, N, 256)``."""
-        count = len(self.labels)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Four masks at a quarter of the encoder's input ``(B * C, 4, h, w)``, their IoU and the object's score."""
+        batch, count = embedding.features.shape[0], len(self.labels)
+        grid = (embedding.features.shape[-2], embedding.features.shape[-1])
+        encoder = self.sam_prompt_encoder
         tokens = self.class_tokens().repeat(batch, 1).unsqueeze(1)
-        if (points is None) != (point_labels is None):
-            raise ValueError("points and point_labels must be given together.")
-        clicks, kinds = [], []
-        if boxes is not None:  # box corners come first, as in SAM 2's image predictor
-            corners = self._per_label(boxes, (4,), batch, "boxes").reshape(batch * count, 2, 2)
-            clicks.append(corners)
-            kinds.append(torch.tensor([[2, 3]], device=corners.device).expand(batch * count, 2))
-        if points is not None and point_labels is not None:
-            number = points.shape[-2] if points.ndim > 1 else 0
-            clicks.append(self._per_label(points, (number, 2), batch, "points"))
-            kinds.append(self._per_label(point_labels, (number,), batch, "point_labels").long())
-            if not bool(((kinds[-1] >= -1) & (kinds[-1] <= 3)).all()):
-                raise ValueError("point_labels must be 1, 0, -1 (none), 2 or 3 (box corners).")
-        if not clicks:
+        clicks = join_clicks((batch, count), points, point_labels, boxes)
+        if clicks is not None:
+            height, width = (side * self.enlarge for side in self._padded(embedding.size))
+            coordinates = clicks[0].to(tokens.device).float() * self.enlarge
+            embedded = embed_points(encoder, coordinates, clicks[1].to(tokens.device), (height, width))
+            sparse = torch.cat([embedded.to(tokens.dtype), tokens], 1)
+        else:
             # SAM puts no token beside a mask alone, so neither does a label.
-            return tokens if masks is None else tokens[:, :0]
-        coordinates = torch.cat(clicks, 1).to(tokens) if len(clicks) > 1 else clicks[0].float()
-        if not bool(torch.isfinite(coordinates).all()):
-            raise ValueError("points and boxes must be finite numbers, not NaN or infinite.")
-        height, width = (side * self.enlarge for side in self._padded(size))
-        embedded = embed_points(
-            self.sam_prompt_encoder, coordinates.float() * self.enlarge, torch.cat(kinds, 1), (height, width)
+            sparse = tokens if masks is None else tokens[:, :0]
+        low_res, iou, _, score = self.sam_mask_decoder.predict_masks(
+            image_embeddings=embedding.features.repeat_interleave(count, 0),
+            image_pe=embed_grid(encoder, grid),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=embed_mask(encoder, self._mask_input(batch, embedding.size, masks), grid),
+            repeat_image=False,
+            high_res_features=[feature.repeat_interleave(count, 0) for feature in embedding.high_res],
         )
-        return torch.cat([embedded.to(tokens.dtype), tokens], 1)
+        return low_res, iou, score
 
-    def _per_label(self, prompt: Tensor, tail: tuple[int, ...], batch: int, name: str) -> Tensor:
-        """Bring a prompt, given for all labels or for each, to ``(B * C, *tail)``."""
-        count = len(self.labels)
-        if tuple(prompt.shape) == (batch, *tail):
-            return prompt.repeat_interleave(count, 0)
-        if tuple(prompt.shape) == (batch, count, *tail):
-            return prompt.flatten(0, 1)
-        expected = f"{(batch, *tail)} for all labels or {(batch, count, *tail)} for each"
-        raise ValueError(f"{name} must be {expected}, not {tuple(prompt.shape)}.")
+    def _at_image_size(self, low_res: Tensor, size: tuple[int, int]) -> Tensor:
+        logits = F.interpolate(low_res, size=self._padded(size), mode="bilinear", align_corners=False)
+        return logits[..., : size[0], : size[1]]
 
     def _mask_input(self, batch: int, size: tuple[int, int], masks: Tensor | None) -> Tensor | None:
         if masks is None:
