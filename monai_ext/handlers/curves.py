@@ -20,12 +20,11 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
-from monai.handlers import from_engine
 from monai.utils import is_scalar
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.handlers.files import remove_leftovers, require_writable
-from monai_ext.handlers.utils import write_table
+from monai_ext.handlers.utils import iteration_loss, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class CurveHandler:
         self._losses = []
 
     def _collect(self, engine: Engine) -> None:
-        self._losses.append(float(from_engine("loss", first=True)(engine.state.output)))
+        self._losses.append(iteration_loss(engine.state.output))
         self._rate = engine.optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
 
     def _finish_epoch(self, engine: Engine) -> None:

@@ -17,9 +17,8 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from monai.handlers import from_engine
 
-from monai_ext.handlers.utils import batch_items
+from monai_ext.handlers.utils import batch_items, iteration_loss
 
 
 class TrainingProgressBar:
@@ -37,8 +36,7 @@ class TrainingProgressBar:
             engine: a trainer whose output has ``loss``.
         """
         if idist.get_rank() == 0:
-            loss = from_engine("loss", first=True)
-            ProgressBar(persist=True).attach(engine, output_transform=lambda output: {"loss": float(loss(output))})
+            ProgressBar(persist=True).attach(engine, output_transform=lambda output: {"loss": iteration_loss(output)})
 
 
 class EvaluationProgressBar:

@@ -43,6 +43,20 @@ def batch_items(engine: Engine) -> list[dict[str, Any]]:
     return [{**before, **after} for before, after in zip(batch, output, strict=True)]
 
 
+def iteration_loss(output: Any) -> float:
+    """
+    Return the loss of an iteration from a trainer's output, decollated or not.
+
+    Args:
+        output: a dictionary with ``loss``, or a list of them, one per image, that all hold the same loss.
+
+    Example:
+        >>> iteration_loss({"loss": 0.5}), iteration_loss([{"loss": 0.5}, {"loss": 0.5}])
+        (0.5, 0.5)
+    """
+    return float((output[0] if isinstance(output, list) else output)["loss"])
+
+
 def item_value(item: Mapping[str, Any], key: str) -> torch.Tensor:
     """
     Return ``item[key]`` as a plain CPU tensor, float32 if it is of any floating type.

@@ -11,8 +11,16 @@
 
 from __future__ import annotations
 
+from monai_ext.inferers.clicks import ClickRoundsInferer
 from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.prompted import PromptedInferer
+from monai_ext.inferers.trial import ClickTrialInferer
 
-__all__ = ["FlipAverageInferer", "ForegroundSlidingWindowInferer", "PromptedInferer"]
+__all__ = [
+    "ClickRoundsInferer",
+    "ClickTrialInferer",
+    "FlipAverageInferer",
+    "ForegroundSlidingWindowInferer",
+    "PromptedInferer",
+]

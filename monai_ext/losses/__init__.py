@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from monai_ext.losses.promptable import PromptableLoss
 from monai_ext.losses.tversky import FocalTverskyLoss, TverskyCompositeLoss
 
-__all__ = ["FocalTverskyLoss", "TverskyCompositeLoss"]
+__all__ = ["FocalTverskyLoss", "PromptableLoss", "TverskyCompositeLoss"]

@@ -12,7 +12,23 @@
 from __future__ import annotations
 
 from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForeground, field_of_view
-from monai_ext.transforms.prompts import SimulatePrompts
+from monai_ext.transforms.instances import LoadInstancesd
+from monai_ext.transforms.object_masks import ObjectMasksd
+from monai_ext.transforms.objects import RandObjectCropd
+from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
+from monai_ext.transforms.scenes import DrawScene
 from monai_ext.transforms.sizes import CheckSizesd
 
-__all__ = ["CheckSizesd", "FieldOfView", "FieldOfViewd", "FundusForeground", "SimulatePrompts", "field_of_view"]
+__all__ = [
+    "CheckSizesd",
+    "CorrectionClicks",
+    "DrawScene",
+    "FieldOfView",
+    "FieldOfViewd",
+    "FundusForeground",
+    "LoadInstancesd",
+    "ObjectMasksd",
+    "RandObjectCropd",
+    "SimulatePrompts",
+    "field_of_view",
+]

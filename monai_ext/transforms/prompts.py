@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor, look_up_option
+from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["SimulatePrompts"]
+__all__ = ["CorrectionClicks", "SimulatePrompts"]
 
 # What each mode shows: positive points, negative points, whether a box.
 _MODES = {
@@ -113,6 +114,73 @@ class SimulatePrompts(Randomizable):
         size = corners[1] - corners[0] + 1
         corners += self.box_jitter * size * (2 * draws.reshape(2, 2) - 1)
         return corners.clip(0, np.array(mask.shape[::-1]) - 1)
+
+
+class CorrectionClicks(Randomizable):
+    """
+    Simulate the next click of an annotator who sees the mask so far: where it is wrong.
+
+    Without a mask the whole object is missing, so the click is the first one. ``"middle"`` clicks the pixel deepest
+    inside the largest connected error, which is how interactive methods are compared (Sofiiuk et al., RITM, arXiv
+    2102.06583); ``"random"`` clicks any wrong pixel, which is how SAM is trained (Kirillov et al., arXiv 2304.02643).
+
+    Args:
+        where: ``"middle"`` or ``"random"``.
+        seed: start of the random numbers; ``set_random_state`` starts them anew.
+
+    Shape:
+        label and pred (B, C, H, W), 0 or 1 of any type. The result holds ``points`` (B, C, 1, 2) float32, x and y of a
+        pixel centre, and ``point_labels`` (B, C, 1) int64: 1 where the object was missed, 0 where something else was
+        taken for it, -1 (no click) where nothing is wrong.
+
+    Raises:
+        ValueError: ``where`` is unknown, or the masks have other dimensions.
+
+    Example:
+        >>> label = torch.zeros(1, 1, 9, 9)
+        >>> label[..., 2:5, 3:8] = 1
+        >>> CorrectionClicks(where="middle")(label)
+        {'points': tensor([[[[4., 3.]]]]), 'point_labels': tensor([[[1]]])}
+    """
+
+    def __init__(self, *, where: str, seed: int = 0) -> None:
+        self.where = look_up_option(where, ("middle", "random"))
+        self.set_random_state(seed=seed)
+
+    def __call__(self, label: Tensor, pred: Tensor | None = None) -> dict[str, Tensor]:
+        if label.ndim != 4 or (pred is not None and pred.shape != label.shape):
+            shapes = f"{tuple(label.shape)}" + ("" if pred is None else f" and {tuple(pred.shape)}")
+            raise ValueError(f"label and pred must be (B, C, H, W) and alike, not {shapes}.")
+        truth = (convert_to_tensor(label, track_meta=False).detach() > 0.5).flatten(0, 1).cpu().numpy()
+        mask = np.zeros_like(truth)
+        if pred is not None:
+            mask = (convert_to_tensor(pred, track_meta=False).detach() > 0.5).flatten(0, 1).cpu().numpy()
+        points, kinds = np.zeros((len(truth), 1, 2)), np.full((len(truth), 1), -1)
+        # Drawn for all, so that what one object looks like does not move the clicks of the next.
+        for index, draw in enumerate(self.R.random_sample(len(truth))):
+            missed, taken = truth[index] & ~mask[index], mask[index] & ~truth[index]
+            wrong = _deepest(missed, taken) if self.where == "middle" else missed | taken
+            if wrong.any():
+                points[index] = _pick(wrong, np.array([draw]))
+                x, y = points[index, 0].astype(int)
+                kinds[index] = int(truth[index, y, x])
+        return {
+            "points": torch.from_numpy(points).float().unflatten(0, label.shape[:2]).to(label.device),
+            "point_labels": torch.from_numpy(kinds).long().unflatten(0, label.shape[:2]).to(label.device),
+        }
+
+
+def _deepest(*errors: np.ndarray) -> np.ndarray:
+    """The one pixel deepest inside the largest connected part of the errors; nothing if there are none."""
+    parts = [(labelled == number) for labelled, count in map(ndimage.label, errors) for number in range(1, count + 1)]
+    if not parts:
+        return np.zeros_like(errors[0])
+    largest = max(parts, key=np.count_nonzero)
+    # Past the edge of the image lies nothing to click: the edge counts as the object's.
+    depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
+    chosen = np.zeros_like(largest)
+    chosen[np.unravel_index(depth.argmax(), depth.shape)] = True
+    return chosen
 
 
 def _pick(mask: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -1,0 +1,84 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from monai_ext.inferers.clicks import shown_mask
+from monai_ext.networks.segmenter import ImageEmbedding, SAM2Segmenter
+from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
+
+
+class ClickTrialInferer(Inferer):
+    """
+    Put a promptable network to the test: the masks after one click, two clicks and so on, of every object by itself.
+
+    The first click lies in the middle of the object, each further one in the middle of the largest error. From one
+    click the best of SAM's three masks by predicted IoU counts, from more the single one, as in training. With ``box``
+    the object's tight box comes first and the clicks after it. Nothing is random.
+
+    Args:
+        clicks: number of answers.
+        box: whether to begin with a box in place of a click.
+        chunk: objects that go through the decoder together.
+
+    Shape:
+        inputs (1, 3, H, W), label (1, K, H, W); the result (1, clicks, K, H, W) uint8, masks of 0 and 1.
+
+    Raises:
+        ValueError: ``clicks`` is below 1, no label came with the images, or several images came at once.
+
+    Example:
+        >>> label = torch.zeros(1, 2, 32, 32)
+        >>> label[0, 0, 4:12, 4:12] = label[0, 1, 20:30, 8:28] = 1
+        >>> network = SAM2Segmenter(size="micro").eval()
+        >>> ClickTrialInferer(clicks=3)(torch.rand(1, 3, 32, 32), network, label=label).shape
+        torch.Size([1, 3, 2, 32, 32])
+    """
+
+    def __init__(self, *, clicks: int = 3, box: bool = False, chunk: int = 16) -> None:
+        super().__init__()
+        if clicks < 1:
+            raise ValueError(f"clicks must be at least 1, not {clicks}.")
+        self.clicks, self.chunk = clicks, chunk
+        self.next_click = CorrectionClicks(where="middle")
+        self.first = SimulatePrompts(mode="box") if box else self.next_click
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: SAM2Segmenter, *args: Any, label: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        if label is None:
+            raise ValueError("label must be given: let the evaluator's prepare_batch pass it (PrepareBatchExtraInput).")
+        if len(inputs) != 1:
+            raise ValueError(f"inputs must be one image, since images differ in their objects, not {len(inputs)}.")
+        embedding = network.encode(inputs)
+        truth = convert_to_tensor(label, track_meta=False)[0].unsqueeze(1)
+        masks = [self._trial(network, embedding, part) for part in truth.split(self.chunk)]
+        return torch.cat(masks, 1).unsqueeze(0)
+
+    def _trial(self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor) -> Tensor:
+        embedding = embedding.repeat(len(truth))
+        prompts, shown, masks = self.first(truth), None, []
+        for number in range(self.clicks):
+            answer = network.candidates(embedding, prompts["points"], prompts["point_labels"], masks=shown)
+            shown = shown_mask(answer, one_point=(prompts["point_labels"] >= 0).sum(-1) == 1)
+            masks.append((shown[:, 0] > 0).to(torch.uint8))
+            if number + 1 < self.clicks:
+                click = self.next_click(truth, shown > 0)
+                prompts = {name: torch.cat([prompts[name], click[name]], 2) for name in prompts}
+        return torch.stack(masks)
