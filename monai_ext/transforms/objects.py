@@ -97,7 +97,8 @@ class RandObjectCropd(Randomizable, MapTransform):
             cut = convert_to_tensor(cut, track_meta=False)[0].round().long()
             if (cut == chosen).sum() >= self.smallest:
                 break
-        item[image_key] = Affine(**square, mode="bilinear", padding_mode="zeros", image_only=True)(image)
+        seen = Affine(**square, mode="bilinear", padding_mode="zeros", image_only=True)(image)
+        item[image_key] = convert_to_tensor(seen, track_meta=False)
         item[label_key] = self._masks(cut, chosen)
         return item
 

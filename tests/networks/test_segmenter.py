@@ -140,6 +140,21 @@ def test_multimask_takes_the_mask_with_the_best_predicted_iou():
         ({"adapters": [LoRA(targets=["*qkv"]), LoRA(targets=["*trunk*qkv"])]}, "two adapters named 'default'"),
     ],
 )
+def test_candidates_are_what_decode_chooses_from() -> None:
+    net = disturbed(micro(train=["*"]))
+    embedding = net.encode(picture(2)).repeat(2)
+    prompts = {"points": torch.rand(4, 1, 2, 2) * 40, "point_labels": torch.ones(4, 1, 2)}
+    candidates = net.candidates(embedding, **prompts)
+    assert candidates.logits.shape[:3] == (4, 1, 4) and candidates.object_score.shape == (4, 1)
+    logits, iou = net.decode(embedding, **prompts)
+    assert torch.equal(candidates.logits[:, :, 0], logits) and torch.equal(candidates.iou[..., 0], iou)
+    net.multimask = True
+    logits, iou = net.decode(embedding, **prompts)
+    best = candidates.iou[..., 1:].argmax(-1) + 1
+    assert torch.equal(iou[:, 0], candidates.iou[range(4), 0, best[:, 0]])
+    assert torch.equal(logits[:, 0], candidates.logits[range(4), 0, best[:, 0]])
+
+
 def test_settings_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         micro(**arguments)
