@@ -61,7 +61,8 @@ def whole_image(variant: str, settings: Settings, *, source: str) -> Callable[[]
     from monai_ext.transforms import FundusForeground
 
     torch.set_num_threads(settings.threads)
-    adapters = [LoRA(targets=TARGETS, rank=RANK)]
+    # The published model was trained whole, without adapters; merged, they cost nothing either.
+    adapters = [] if settings.model else [LoRA(targets=TARGETS, rank=RANK)]
     network = SAM2Segmenter(size="micro", labels=["vessel"], train=["*"], adapters=adapters, enlarge=2).eval()
     if settings.model:
         network.load_state_dict(torch.load(settings.model, weights_only=True))

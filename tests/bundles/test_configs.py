@@ -32,6 +32,7 @@ USES = [
     ("train", "sam2lora"),
     ("train", "multi_gpu_train"),
     ("train", "evaluate"),
+    ("train", "evaluate", "evaluate_flips"),
     ("train", "evaluate", "multi_gpu_evaluate"),
     ("inference",),
 ]
