@@ -106,7 +106,9 @@ class ClickRoundsInferer(Randomizable, Inferer):
         nothing = torch.full_like(point["point_labels"], -1)
         points = torch.cat([point["points"], torch.zeros_like(point["points"])], 2)
         kinds = torch.cat([point["point_labels"], nothing], 2)
-        return torch.where(with_box[..., None], box["points"], points), torch.where(with_box, box["point_labels"], kinds)
+        return torch.where(with_box[..., None], box["points"], points), torch.where(
+            with_box, box["point_labels"], kinds
+        )
 
 
 def shown_mask(answer: MaskCandidates, one_point: Tensor) -> Tensor:

@@ -40,12 +40,13 @@ def main(root: Path) -> int:
         first, second = mask(record["label"])[0] > 0, mask(root / "second_observer" / name)[0] > 0
         view = FieldOfView()(photograph(record["image"]))[0] > 0.5
         rows.append(label_scores(second.as_tensor(), first.as_tensor(), fov=view.as_tensor()))
-    print(f"second observer against the first, {len(rows)} photographs")
+    sys.stdout.write(f"second observer against the first, {len(rows)} photographs\n")
     for score in SCORES:
         values = np.array([row[score] for row in rows])
         if not np.isnan(values).any():
             summary = score_summary(values)
-            print(f"{score:14}{summary['mean']:8.3f}   {summary['low']:.3f} .. {summary['high']:.3f}")
+            interval = f"{summary['low']:.3f} .. {summary['high']:.3f}"
+            sys.stdout.write(f"{score:14}{summary['mean']:8.3f}   {interval}\n")
     return 0
 
 

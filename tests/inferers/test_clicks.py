@@ -26,7 +26,7 @@ from monai_ext.networks.segmenter import ImageEmbedding, MaskCandidates
 class Recorder:
     """Answers every prompt with the same masks and keeps the prompts."""
 
-    labels = ["object"]
+    labels = ("object",)
 
     def __init__(self, mask: torch.Tensor) -> None:
         self.mask, self.encoded, self.prompts = mask, 0, []

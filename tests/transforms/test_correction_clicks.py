@@ -45,10 +45,15 @@ def test_the_middle_is_deepest_in_the_largest_error() -> None:
     assert CorrectionClicks(where="middle")(truth)["points"].tolist() == [[[[9, 12]]]]
     found = torch.zeros_like(truth)
     found[..., 8:17, 5:14] = 1
-    assert CorrectionClicks(where="middle")(truth, found)["points"][0, 0, 0].tolist() in [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert CorrectionClicks(where="middle")(truth, found)["points"][0, 0, 0].tolist() in [
+        [1, 1],
+        [1, 2],
+        [2, 1],
+        [2, 2],
+    ]
     found[..., 0:20, 15:20] = 1
     taken = CorrectionClicks(where="middle")(truth, found)
-    assert taken["point_labels"].item() == 0 and 15 <= taken["points"][..., 0].item()
+    assert taken["point_labels"].item() == 0 and taken["points"][..., 0].item() >= 15
 
 
 def test_one_object_does_not_move_the_clicks_of_the_next() -> None:

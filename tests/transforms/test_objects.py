@@ -97,7 +97,7 @@ def test_a_map_without_objects_is_refused() -> None:
 def test_scenes(seed: int, size: int) -> None:
     scene, again = (DrawScene(size=size, seed=seed)(None) for _ in range(2))
     assert scene["image"].shape == (3, size, size) and scene["label"].shape == (1, size, size)
-    assert 0 <= scene["image"].min() and scene["image"].max() <= 1 and scene["image"].std() > 0
+    assert scene["image"].min() >= 0 and scene["image"].max() <= 1 and scene["image"].std() > 0
     assert scene["label"].any() and scene["label"].min() >= 0
     assert all(torch.equal(scene[key], again[key]) for key in KEYS)
 
