@@ -54,7 +54,8 @@ def iteration_loss(output: Any) -> float:
         >>> iteration_loss({"loss": 0.5}), iteration_loss([{"loss": 0.5}, {"loss": 0.5}])
         (0.5, 0.5)
     """
-    return float((output[0] if isinstance(output, list) else output)["loss"])
+    loss = (output[0] if isinstance(output, list) else output)["loss"]
+    return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
 
 
 def item_value(item: Mapping[str, Any], key: str) -> torch.Tensor:

@@ -94,19 +94,19 @@ class RandObjectCropd(Randomizable, MapTransform):
             chosen = numbers[self.R.randint(len(numbers))]
             square = self._square(objects[0], chosen, boxes[chosen - 1])
             cut = Affine(**square, mode="nearest", padding_mode="zeros", image_only=True)(objects.float())
-            cut = convert_to_tensor(cut, track_meta=False)[0].round().long()
-            if (cut == chosen).sum() >= self.smallest:
+            labels = convert_to_tensor(cut, track_meta=False)[0].round().long()
+            if (labels == chosen).sum() >= self.smallest:
                 break
         seen = Affine(**square, mode="bilinear", padding_mode="zeros", image_only=True)(image)
         item[image_key] = convert_to_tensor(seen, track_meta=False)
-        item[label_key] = self._masks(cut, chosen)
+        item[label_key] = self._masks(labels, chosen)
         return item
 
     def _square(self, objects: Tensor, number: int, box: tuple[slice, slice]) -> dict[str, Any]:
         sides = [side.stop - side.start for side in box]
         part = np.exp(self.R.uniform(*np.log(self.extent)))
         # An object wider than the square may be has a zoom of its own, any that is allowed.
-        zoom = np.clip(part * self.size / max(sides), *self.zoom)
+        zoom = min(max(part * self.size / max(sides), self.zoom[0]), self.zoom[1])
         if max(sides) * self.zoom[0] > self.size:
             zoom = np.exp(self.R.uniform(*np.log(self.zoom)))
         inside = np.argwhere(objects[box].numpy() == number)

@@ -127,19 +127,6 @@ def test_multimask_takes_the_mask_with_the_best_predicted_iou():
     assert iou != single
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"size": "huge"}, "size must be one of micro, tiny, small, base_plus, large, not 'huge'"),
-        ({"labels": []}, "labels must be different names"),
-        ({"labels": ["a", "a"]}, "labels must be different names"),
-        ({"labels": [""]}, "labels must be different names"),
-        ({"enlarge": 0}, "enlarge must be a whole number"),
-        ({"train": ["*decodr*"]}, r"train: '\*decodr\*' matches no parameter"),
-        ({"adapters": [LoRA(targets=["*trunk*attn.kqv"])]}, r"'\*trunk\*attn.kqv' matches no module. Near names:.*qkv"),
-        ({"adapters": [LoRA(targets=["*qkv"]), LoRA(targets=["*trunk*qkv"])]}, "two adapters named 'default'"),
-    ],
-)
 def test_candidates_are_what_decode_chooses_from() -> None:
     net = disturbed(micro(train=["*"]))
     embedding = net.encode(picture(2)).repeat(2)
@@ -155,6 +142,19 @@ def test_candidates_are_what_decode_chooses_from() -> None:
     assert torch.equal(logits[:, 0], candidates.logits[range(4), 0, best[:, 0]])
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": "huge"}, "size must be one of micro, tiny, small, base_plus, large, not 'huge'"),
+        ({"labels": []}, "labels must be different names"),
+        ({"labels": ["a", "a"]}, "labels must be different names"),
+        ({"labels": [""]}, "labels must be different names"),
+        ({"enlarge": 0}, "enlarge must be a whole number"),
+        ({"train": ["*decodr*"]}, r"train: '\*decodr\*' matches no parameter"),
+        ({"adapters": [LoRA(targets=["*trunk*attn.kqv"])]}, r"'\*trunk\*attn.kqv' matches no module. Near names:.*qkv"),
+        ({"adapters": [LoRA(targets=["*qkv"]), LoRA(targets=["*trunk*qkv"])]}, "two adapters named 'default'"),
+    ],
+)
 def test_settings_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         micro(**arguments)
