@@ -38,8 +38,8 @@ class PretrainingData:
         hrf: the 15 photographs with their vessels (Budai et al., 2013, CC BY 4.0); all train.
         idrid_disc, idrid_disc_validation: photographs 01-08 and 09-12 with their discs (Porwal et al., 2018, CC BY
             4.0).
-        dsb2018_stained, dsb2018_stained_validation: stained tissue, the first 60 and the last 20 in sorted order, with
-            a list of mask files, one per nucleus (Caicedo et al., 2019, BBBC038, CC0).
+        dsb2018_stained, dsb2018_stained_validation: stained tissue, the first 60 in sorted order and the rest, with a
+            list of mask files, one per nucleus (Caicedo et al., 2019, BBBC038, CC0).
         msd_spleen: one CT volume with its spleen (Antonelli et al., 2022, CC BY-SA 4.0).
         totalsegmentator_ct: one CT volume with the organs that TotalSegmentator found in it (Wasserthal et al., 2023,
             Apache-2.0).

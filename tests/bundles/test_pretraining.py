@@ -10,22 +10,23 @@
 # limitations under the License.
 
 
-"""The training of SAM 2 micro on small files in the layouts of its sources."""
+"""The parts of promptable training together, as a bundle will name them, on small files in the layouts of the sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import monai.bundle
 import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_runs import ROOT, run_bundle
+from bundle_runs import SHORT
 from PIL import Image
 
 from monai_ext.data import PretrainingData
 
-BUNDLE = ROOT / "bundles" / "sam2_micro_pretraining"
+CONFIG = Path(__file__).with_name("promptable_training.json")
 COUNTS = {
     "hrf": 2,
     "idrid_disc": 8,
@@ -113,16 +114,18 @@ def test_the_real_sources(shared_data: Path) -> None:
 
 
 def test_it_trains(sources: Path, tmp_path: Path) -> None:
-    run_bundle(
-        BUNDLE,
-        "train",
-        dataset_dir=sources,
-        output_dir=tmp_path,
-        ckpt_dir=tmp_path,
+    monai.bundle.run(
+        "training",
+        config_file=str(CONFIG),
+        logging_file=False,
+        dataset_dir=str(sources),
+        output_dir=str(tmp_path),
+        ckpt_dir=str(tmp_path),
         objects=2,
         rounds=2,
         nuclei_zoom=1,
         shares={"scenes": 0.4, "hrf": 0.2, "dsb2018_stained": 0.2, "msd_spleen": 0.2},
+        **SHORT,
     )
     assert torch.load(tmp_path / "model.pt", weights_only=True)
     assert "val_click_iou" in (tmp_path / "curves.csv").read_text()
