@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""The parts of promptable training together, as a bundle will name them, on small files in the layouts of the sources."""
+"""The parts of promptable training together, as a bundle will name them, on small files in the sources' layouts."""
 
 from __future__ import annotations
 
