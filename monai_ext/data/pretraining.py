@@ -31,6 +31,8 @@ class PretrainingData:
     """
     The openly licensed images that SAM 2 micro is trained on, as MONAI datalists, one for each source.
 
+    A record holds ``image``, ``label`` and ``source``.
+
     Args:
         root: folder with a subfolder for each source, named as the attributes below.
 
@@ -89,6 +91,7 @@ class PretrainingData:
         return [{"image": str(image), "label": str(label)}] if image.is_file() else []
 
     def _checked(self, source: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        records = [{"image": record["image"], "label": record["label"], "source": source} for record in records]
         lost = [file for record in records for file in _files(record) if not Path(file).is_file()]
         if not records or lost:
             found = f"{lost[0]} is missing" if lost else "nothing of it was found"

@@ -23,6 +23,8 @@ from pathlib import Path
 from monai_ext.data.phantom import write_phantoms, write_retina
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "fundus_vessel_segmentation"
+PARTS = ("before", "after")
+MODES = {"none": "automatic", "points_1": "one click per vessel tree"}
 SYNTHETIC = "The images are SYNTHETIC: drawn, not photographed. The figures say that all parts work, nothing more."
 
 
@@ -51,8 +53,12 @@ def _demo(args: argparse.Namespace) -> int:
     data = ["--dataset_dir", str(folder / "data")]
     length = ["--max_epochs", str(args.epochs), "--steps_per_epoch", str(args.steps)]
     length += ["--val_interval", str(min(2, args.epochs))]  # only an epoch that is validated can be kept as the best
-    _run("training", ["train"], [*data, *model, *length, "--output_dir", str(folder / "training")])
-    _run("evaluating", ["train", "evaluate"], [*data, *model, "--output_dir", str(folder / "evaluation")])
+    before, after = [*data, *model, "--output_dir", str(folder / "before")], [*data, *model]
+    for mode in MODES:
+        _run("evaluating", ["train", "evaluate", "evaluate_base"], [*before, "--prompt_mode", mode])
+    _run("training", ["train"], [*after, *length, "--output_dir", str(folder / "training")])
+    for mode in MODES:
+        _run("evaluating", ["train", "evaluate"], [*after, "--output_dir", str(folder / "after"), "--prompt_mode", mode])
     photographs = ["--dataset_dir", str(folder / "photographs"), "--output_dir", str(folder / "inference")]
     _run("run", ["inference"], [*photographs, *model])
     _report(folder)
@@ -86,16 +92,25 @@ def _run(name: str, configs: list[str], overrides: list[str]) -> None:
 
 
 def _report(folder: Path) -> None:
-    summary = json.loads((folder / "evaluation" / "summary_automatic.json").read_text())
-    print("\nFour test images that training never saw, segmented automatically:")
-    print(f"{'score':14}{'mean':>8}   95 % interval")
-    for score, values in summary["labels"]["vessel"].items():
-        print(f"{score:14}{values['mean']:8.3f}   {values['low']:.3f} .. {values['high']:.3f}")
+    print("\nFour test images that training never saw; mean Dice and its 95 % interval:")
+    print(f"{'':26}{'base as it is':26}adapted with LoRA")
+    for mode, words in MODES.items():
+        dice = [_dice(folder / part / f"summary_{mode.replace('none', 'automatic')}.json") for part in PARTS]
+        print(f"{words:26}{dice[0]:26}{dice[1]}")
+    print("A click is made from the truth: its row must not be compared with the automatic one.")
+    described = json.loads((folder / "models" / "adapter.json").read_text())
+    share = described["trained_parameters"] / described["parameters"]
+    size = (folder / "models" / "model.pt").stat().st_size / 1e6
     print(
-        f"\nTable      {folder / 'evaluation' / 'per_image_automatic.csv'}"
+        f"\nThe model  {folder / 'models' / 'model.pt'}   ({size:.1f} MB; {share:.1%} of the parameters were trained)"
+        f"\nTables     {folder}/before and after"
         f"\nCurves     {folder / 'training' / 'curves.png'}"
-        f"\nOverlays   {folder / 'evaluation' / 'overlays'}   (green right, red too much, blue missed)"
+        f"\nOverlays   {folder}/before and after, overlays*/   (green right, red too much, blue missed)"
         f"\nA photograph of a real retina, without truth: {folder / 'inference'}"
-        f"\nThe model  {folder / 'models' / 'model.pt'}"
         f"\n{SYNTHETIC}"
     )
+
+
+def _dice(summary: Path) -> str:
+    dice = json.loads(summary.read_text())["labels"]["vessel"]["dice"]
+    return f"{dice['mean']:.3f} ({dice['low']:.3f} .. {dice['high']:.3f})"

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from monai_ext.handlers.averaging import GradientAveraging
+from monai_ext.handlers.click_report import ClickReport
 from monai_ext.handlers.curves import CurveHandler
 from monai_ext.handlers.gradient import GradientClipping
 from monai_ext.handlers.loading import TrainedPartLoader
@@ -22,9 +24,11 @@ from monai_ext.handlers.resume import ResumeHandler
 from monai_ext.handlers.trained import TrainedPartSaver
 
 __all__ = [
+    "ClickReport",
     "CurveHandler",
     "EvaluationProgressBar",
     "EvaluationReport",
+    "GradientAveraging",
     "GradientClipping",
     "OverlayHandler",
     "ResumeHandler",

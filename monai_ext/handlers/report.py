@@ -141,7 +141,7 @@ class EvaluationReport:
         )
         if idist.get_rank() == 0:
             write_table(self.table_path, ["image", "label", *SCORES], rows)
-            facts = {**_provenance(), "mode": self.mode, "images": len({row["image"] for row in rows})}
+            facts = {**provenance(), "mode": self.mode, "images": len({row["image"] for row in rows})}
             facts |= {"seed": self.seed, "bootstrap": self.bootstrap, "confidence": 0.95, "labels": summary}
             with atomic_path(self.summary_path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -215,7 +215,8 @@ def score_summary(values: np.ndarray, *, bootstrap: int = 2000, seed: int = 0) -
     return {"mean": float(values.mean()), "std": std, "n": len(values), "low": float(low), "high": float(high)}
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """What was run where and when, for the head of a summary."""
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version(), "monai_ext": __version__}
     versions |= {library.__name__: str(library.__version__) for library in (monai, torch, np)}

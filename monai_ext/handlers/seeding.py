@@ -26,9 +26,9 @@ class EpochSeeding:
     Make the randomness of every epoch a function of (seed, epoch, rank) alone.
 
     When an epoch starts, this seeds ``random``, ``numpy``, ``torch`` on all devices, the random transforms of the
-    data set and the generators of the loader, and starts a fresh pass through the data. So epochs differ from each
-    other, an epoch that is run again is the same to the last bit, and nothing that happens between two epochs, a
-    validation for one, can disturb them.
+    data set, the simulated clicks of the inferer and the generators of the loader, and starts a fresh pass through the
+    data. So epochs differ from each other, an epoch that is run again is the same to the last bit, and nothing that
+    happens between two epochs, a validation for one, can disturb them.
 
     Args:
         seed: any whole number that is not negative.
@@ -63,6 +63,7 @@ class EpochSeeding:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        set_rnd(getattr(engine, "inferer", None), seed)
         loader: Any = engine.state.dataloader
         if loader is None:
             return

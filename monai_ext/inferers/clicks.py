@@ -28,15 +28,15 @@ class ClickRoundsInferer(Randomizable, Inferer):
     """
     Play an annotator who prompts, looks at the mask and corrects it: how SAM and SAM 2 are trained.
 
-    An image is encoded once. Each of its objects is prompted by itself, with a random point or with a box whose sides
-    are moved a little. Every further round adds a click where the mask is wrong and shows the network its mask. From
+    An image is encoded once. Each of its objects is prompted by itself, with a random point or, a whole batch at a
+    time, with a box whose sides are moved a little. Every further round adds a click where the mask is wrong and shows the network its mask. From
     one point the mask with the highest predicted IoU of SAM's three goes on, from more the single one.
 
     Kirillov et al., "Segment Anything", arXiv 2304.02643; Ravi et al., "SAM 2", arXiv 2408.00714.
 
     Args:
         rounds: number of answers, the first included.
-        box: part of the objects that are first prompted with a box.
+        box: part of the batches that are first prompted with boxes.
         box_jitter: how far a side of a box moves at most, as a part of the box.
         seed: start of the random numbers; ``set_random_state`` starts them anew.
 
@@ -87,7 +87,9 @@ class ClickRoundsInferer(Randomizable, Inferer):
         truth = convert_to_tensor(label, track_meta=False).flatten(0, 1).unsqueeze(1)
         embedding: ImageEmbedding = network.encode(inputs).repeat(count)
         decoy = (truth < 0).flatten(1).any(1).reshape(-1, 1, 1)
-        points, kinds = self._first(truth.abs())
+        # One kind of first prompt for the whole batch: no sequence of clicks then has places that are left empty.
+        first = (self.boxes if self.R.random_sample() < self.box else self.points)(truth.abs())
+        points, kinds = first["points"], first["point_labels"]
         masks, answers = None, []
         for number in range(self.rounds):
             answer = network.candidates(embedding, points, kinds, masks=masks)
@@ -98,17 +100,6 @@ class ClickRoundsInferer(Randomizable, Inferer):
                 points = torch.cat([points, click["points"]], 2)
                 kinds = torch.cat([kinds, torch.where(decoy, -1, click["point_labels"])], 2)
         return answers
-
-    def _first(self, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """A box or a point for each object, in two places, the second of which a point leaves empty."""
-        point, box = self.points(truth), self.boxes(truth)
-        with_box = torch.from_numpy(self.R.random_sample(len(truth)) < self.box).reshape(-1, 1, 1).to(truth.device)
-        nothing = torch.full_like(point["point_labels"], -1)
-        points = torch.cat([point["points"], torch.zeros_like(point["points"])], 2)
-        kinds = torch.cat([point["point_labels"], nothing], 2)
-        return torch.where(with_box[..., None], box["points"], points), torch.where(
-            with_box, box["point_labels"], kinds
-        )
 
 
 def shown_mask(answer: MaskCandidates, one_point: Tensor) -> Tensor:

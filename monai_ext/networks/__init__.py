@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+from monai_ext.networks.base_file import save_base
 from monai_ext.networks.prompts import ClassTokens
 from monai_ext.networks.sam2 import SIZES
 from monai_ext.networks.segmenter import SAM2Segmenter
 
-__all__ = ["SIZES", "ClassTokens", "SAM2Segmenter"]
+__all__ = ["SIZES", "ClassTokens", "SAM2Segmenter", "save_base"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 from monai_ext.networks.download import download_weights
+from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from monai_ext.networks.weights import OFFICIAL_WEIGHTS, find_weights
 
 
@@ -36,11 +37,16 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _weights(args: argparse.Namespace) -> int:
+    if args.name in EMBEDDED_WEIGHTS:
+        print(f"{args.name} comes with the package: {embedded_weights(args.name)}")
+        return 0
     if args.name is not None:
         print(download_weights(args.name, args.folder))
         return 0
     if args.folder is not None:
         raise ValueError(f"--folder {args.folder} needs the NAME of the weights to download.")
+    for name in EMBEDDED_WEIGHTS:
+        print(f"{name:24}{'12 MB':14}{embedded_weights(name)}")
     for name, weights in OFFICIAL_WEIGHTS.items():
         try:
             place = str(find_weights(name))

@@ -27,7 +27,7 @@ from monai_ext.adapters.base import Adapted, Adapter, inject, replace_module
 from monai_ext.networks.prompts import ClassTokens, embed_grid, embed_mask, embed_points, fit_mask, join_clicks
 from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, sam2_modules
 from monai_ext.networks.state import check_state, make_fingerprint, same_memory
-from monai_ext.networks.weights import find_weights, load_base
+from monai_ext.networks.weights import check_size, find_weights, load_base
 from monai_ext.version import __version__
 
 
@@ -61,8 +61,9 @@ class SAM2Segmenter(nn.Module):
 
     Args:
         size: ``micro``, ``tiny``, ``small``, ``base_plus`` or ``large``.
-        weights: base weights: None (random, from ``seed``), a path, or an official name such as
-            ``sam2.1_hiera_tiny`` (see ``python -m monai_ext weights``). Never downloaded here.
+        weights: base weights: None (random, from ``seed``), ``micro`` (comes with the package, for size micro), a
+            path, or an official name such as ``sam2.1_hiera_tiny`` (see ``python -m monai_ext weights``). Never
+            downloaded here.
         labels: names of the labels, one output channel each.
         adapters: what to add to the base, see :mod:`monai_ext.adapters`. Adapters with the first name are active.
         train: patterns of base parameters that are trained as well, by their official names; ``["*"]`` for all.
@@ -119,6 +120,7 @@ class SAM2Segmenter(nn.Module):
         self.labels = _checked_labels(labels)
         if not isinstance(enlarge, int) or enlarge < 1:
             raise ValueError(f"enlarge must be a whole number of at least 1, not {enlarge!r}.")
+        check_size(size, weights)
         path = None if weights is None else find_weights(weights, bundle_root=bundle_root)
         self.size, self.weights, self.enlarge, self.multimask = size, weights, enlarge, multimask
         self.train_patterns = list(train)

@@ -21,12 +21,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
 
 __all__ = [
     "OFFICIAL_WEIGHTS",
     "OfficialWeights",
     "WeightsMismatchError",
+    "check_size",
     "find_weights",
     "load_base",
     "read_state_dict",
@@ -91,27 +95,52 @@ def official_weights(name: str) -> OfficialWeights:
     """The table's row for ``name``; a ValueError with all names and near ones if there is none."""
     if name in OFFICIAL_WEIGHTS:
         return OFFICIAL_WEIGHTS[name]
-    near = difflib.get_close_matches(name, OFFICIAL_WEIGHTS, n=1) or [
-        known for known in OFFICIAL_WEIGHTS if name in known
-    ]
+    known = [*EMBEDDED_WEIGHTS, *OFFICIAL_WEIGHTS]
+    near = difflib.get_close_matches(name, known, n=1) or [other for other in known if name in other]
     suggestion = f" Did you mean '{near[0]}'?" if near and name else ""
-    raise ValueError(f"weights must be a path or one of {', '.join(OFFICIAL_WEIGHTS)}, not '{name}'.{suggestion}")
+    raise ValueError(f"weights must be a path or one of {', '.join(known)}, not '{name}'.{suggestion}")
+
+
+def check_size(size: str, weights: str | os.PathLike[str] | None) -> None:
+    """
+    Refuse named weights that are of another size than the network, before any file is opened.
+
+    Args:
+        size: a size of the network, such as ``tiny``.
+        weights: a name of ``EMBEDDED_WEIGHTS`` or ``OFFICIAL_WEIGHTS``; paths and None pass.
+
+    Raises:
+        ValueError: both do not belong together; names the weights of this size.
+
+    Example:
+        >>> check_size("tiny", "sam2.1_hiera_tiny")
+        >>> check_size("tiny", "micro")
+        Traceback (most recent call last):
+        ...
+        ValueError: weights must be 'sam2.1_hiera_tiny' for size 'tiny', not 'micro', which belong to size 'micro'.
+    """
+    sizes = {name.removeprefix("sam2.1_hiera_"): name for name in (*EMBEDDED_WEIGHTS, *OFFICIAL_WEIGHTS)}
+    for own, name in sizes.items():
+        if weights == name and size in sizes and size != own:
+            raise ValueError(
+                f"weights must be '{sizes[size]}' for size '{size}', not '{name}', which belong to size '{own}'."
+            )
 
 
 def find_weights(weights: str | os.PathLike[str], *, bundle_root: str | os.PathLike[str] | None = None) -> Path:
     """
     Find the file of base weights on this machine; nothing is ever downloaded.
 
-    A path is used as it is. An official name is looked up as ``NAME.pt`` in the bundle's ``models/base``, then in
+    A path is used as it is. ``micro`` is the base that comes with the package. An official name is looked up as ``NAME.pt`` in the bundle's ``models/base``, then in
     the folder ``$MONAI_EXT_WEIGHTS``, then in the user's cache (``~/.cache/monai_ext``, or below ``$XDG_CACHE_HOME``).
 
     Args:
-        weights: a path, or a name of ``OFFICIAL_WEIGHTS``.
+        weights: a path, or a name of ``EMBEDDED_WEIGHTS`` or ``OFFICIAL_WEIGHTS``.
         bundle_root: folder of the bundle; None takes the working directory.
 
     Raises:
         FileNotFoundError: there is no such file; for an official name the message says how to get it.
-        ValueError: neither a path nor an official name.
+        ValueError: neither a path nor a known name; or the embedded file is not the one that was shipped.
 
     Example:
         >>> import tempfile
@@ -121,6 +150,8 @@ def find_weights(weights: str | os.PathLike[str], *, bundle_root: str | os.PathL
         >>> find_weights("sam2.1_hiera_tiny", bundle_root=bundle).relative_to(bundle).as_posix()
         'models/base/sam2.1_hiera_tiny.pt'
     """
+    if weights in EMBEDDED_WEIGHTS:
+        return embedded_weights(str(weights))
     if weights not in OFFICIAL_WEIGHTS:
         return _existing_file(weights)
     folders = list(dict.fromkeys([Path(bundle_root or ".") / "models" / "base", weights_folder(), _cache_folder()]))
@@ -253,10 +284,6 @@ def _read_torch(path: Path) -> object:
 
 
 def _read_safetensors(path: Path) -> object:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ValueError(f"{path} needs the package safetensors: run `pip install safetensors`.") from error
     try:
         return load_file(path)
     except PermissionError:

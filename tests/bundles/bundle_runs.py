@@ -26,6 +26,9 @@ from monai_ext.data.phantom import write_phantoms
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+# The base has no labels, no photographs of its own and no test split: its tests are in test_pretraining.py.
+BASE = ROOT / "bundles" / "sam2_micro_pretraining"
+SEGMENTATION = [bundle for bundle in BUNDLES if bundle != BASE]
 KINDS = ("images", "masks", "fov")
 # Two epochs of two steps on patches of 64 pixels.
 SHORT: dict[str, Any] = {

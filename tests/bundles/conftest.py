@@ -17,13 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_runs import BUNDLES, SAMPLES, SHORT, config_files, copy_bundle, run_bundle
+from bundle_runs import BUNDLES, SAMPLES, SEGMENTATION, SHORT, config_files, copy_bundle, run_bundle
 from monai.bundle import ConfigWorkflow
 
 
 @pytest.fixture(scope="session", params=BUNDLES, ids=lambda path: path.name)
-def bundle(request: pytest.FixtureRequest) -> Path:
+def any_bundle(request: pytest.FixtureRequest) -> Path:
     """Each bundle of the repository; read only."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=SEGMENTATION, ids=lambda path: path.name)
+def bundle(request: pytest.FixtureRequest) -> Path:
+    """Each bundle that segments labels; read only."""
     return request.param
 
 

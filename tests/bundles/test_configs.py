@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_runs import BUNDLES, SAMPLES, config_files, load_config
+from bundle_runs import BASE, BUNDLES, SAMPLES, config_files, load_config
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.utils import optional_import
@@ -72,10 +72,11 @@ def read(bundle: Path, *names: str) -> ConfigParser:
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate"])
-def test_a_bundle_has_the_configs_of_the_zoo(bundle: Path, name: str) -> None:
-    assert (bundle / "configs" / f"{name}.json").is_file()
-    assert (bundle / "configs" / "logging.conf").is_file()
-    assert (bundle / "LICENSE").is_file()
+def test_a_bundle_has_the_configs_of_the_zoo(any_bundle: Path, name: str) -> None:
+    # The base is evaluated in two minutes, by one process.
+    assert (any_bundle / "configs" / f"{name}.json").is_file() or (any_bundle, name) == (BASE, "multi_gpu_evaluate")
+    assert (any_bundle / "configs" / "logging.conf").is_file()
+    assert (any_bundle / "LICENSE").is_file()
 
 
 def test_a_bundle_has_sample_data_in_these_tests(bundle: Path) -> None:
@@ -103,8 +104,8 @@ def test_every_reference_leads_somewhere(bundle: Path, names: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])
-def test_what_users_change_stands_first(bundle: Path, name: str) -> None:
-    config = load_config(bundle, name)
+def test_what_users_change_stands_first(any_bundle: Path, name: str) -> None:
+    config = load_config(any_bundle, name)
     config.pop("imports")
     keys = list(config)
     variables = [key for key in VARIABLES if key in keys]
@@ -121,10 +122,10 @@ def test_files_are_laid_out_as_in_the_zoo(path: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=4, ensure_ascii=False) + "\n"
 
 
-def test_paths_are_nobodys(bundle: Path) -> None:
+def test_paths_are_nobodys(any_bundle: Path) -> None:
     for name in ("train", "inference"):
-        assert load_config(bundle, name)["dataset_dir"] == f"/workspace/data/{bundle.name}"
-        assert load_config(bundle, name)["bundle_root"] == "."
+        assert load_config(any_bundle, name)["dataset_dir"] == f"/workspace/data/{any_bundle.name}"
+        assert load_config(any_bundle, name)["bundle_root"] == "."
 
 
 def without(key: str, transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,9 +156,10 @@ def test_training_evaluation_and_inference_do_not_drift_apart(bundle: Path) -> N
     assert evaluate["validate#handlers"][0] == inference["handlers"][0]
 
 
-def test_bundles_do_not_drift_apart(bundle: Path) -> None:
+def test_bundles_do_not_drift_apart(any_bundle: Path) -> None:
     for name, key in (("train", "network_def"), ("train", "optimizer"), ("inference", "network_def")):
-        assert load_config(bundle, name)[key] == load_config(BUNDLES[0], name)[key]
+        one, other = (load_config(path, name)[key] for path in (any_bundle, BUNDLES[0]))
+        assert one == other | {setting: one[setting] for setting in ("multimask",) if setting in one}
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
@@ -165,8 +167,8 @@ def test_monai_finds_its_properties(names: tuple[str, ...], make_workflow: Calla
     assert make_workflow(*names).check_properties() == []
 
 
-def test_a_config_can_be_run_by_every_usual_name(bundle: Path) -> None:
-    train, evaluate, inference = (load_config(bundle, name) for name in ("train", "evaluate", "inference"))
+def test_a_config_can_be_run_by_every_usual_name(any_bundle: Path) -> None:
+    train, evaluate, inference = (load_config(any_bundle, name) for name in ("train", "evaluate", "inference"))
     assert train["training"] == "$@run" and evaluate["evaluating"] == "$@run"
     assert all("run" in config for config in (train, evaluate, inference))
 

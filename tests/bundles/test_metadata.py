@@ -37,8 +37,8 @@ SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
 @pytest.fixture
-def metadata(bundle: Path) -> dict[str, Any]:
-    return load_config(bundle, "metadata")
+def metadata(any_bundle: Path) -> dict[str, Any]:
+    return load_config(any_bundle, "metadata")
 
 
 def test_the_zoo_finds_what_it_requires(metadata: dict[str, Any]) -> None:
@@ -51,19 +51,19 @@ def test_the_zoo_finds_what_it_requires(metadata: dict[str, Any]) -> None:
             assert len(tensor["channel_def"]) == tensor["num_channels"]
 
 
-def test_metadata_fit_the_published_schema(bundle: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_metadata_fit_the_published_schema(any_bundle: Path, shared_data: Path, tmp_path: Path) -> None:
     schema = shared_data.parent / "reference" / "meta_schema_20240725.rebuilt.json"
     if not schema.is_file():
         pytest.skip(f"{schema.name} is checked only where it lies beside the project")
     # MONAI downloads the schema unless it is there.
     shutil.copy(schema, tmp_path / "schema.json")
-    verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(tmp_path / "schema.json"))
+    verify_metadata(meta_file=str(any_bundle / "configs" / "metadata.json"), filepath=str(tmp_path / "schema.json"))
 
 
-def test_the_network_is_what_the_metadata_say(bundle: Path, metadata: dict[str, Any]) -> None:
-    config, meta = (str(bundle / "configs" / name) for name in ("inference.json", "metadata.json"))
+def test_the_network_is_what_the_metadata_say(any_bundle: Path, metadata: dict[str, Any]) -> None:
+    config, meta = (str(any_bundle / "configs" / name) for name in ("inference.json", "metadata.json"))
     verify_net_in_out(net_id="network_def", config_file=config, meta_file=meta, device="cpu")
-    settings = load_config(bundle, "inference")
+    settings = load_config(any_bundle, "train")
     formats = metadata["network_data_format"]
     assert list(formats["outputs"]["pred"]["channel_def"].values()) == settings["labels"]
     assert formats["inputs"]["image"]["spatial_shape"] == [settings["image_size"]] * 2

@@ -21,12 +21,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_runs import SHORT
+from bundle_runs import ROOT, SHORT
 from PIL import Image
 
 from monai_ext.data import PretrainingData
 
-CONFIG = Path(__file__).with_name("promptable_training.json")
+CONFIG = ROOT / "bundles" / "sam2_micro_pretraining" / "configs" / "train.json"
 COUNTS = {
     "hrf": 2,
     "idrid_disc": 8,

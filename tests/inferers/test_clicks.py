@@ -58,12 +58,12 @@ def test_rounds_correct_the_mask(label: torch.Tensor, box: float) -> None:
     assert network.encoded == 1
     assert [tuple(answer.logits.shape) for answer in answers] == [(2, 3, 4, 32, 32)] * 3
     first, second, third = network.prompts
-    assert first.masks is None and first.kinds[0, 0].tolist() == ([2, 3] if box else [1, -1])
+    assert first.masks is None and first.kinds[0, 0].tolist() == ([2, 3] if box else [1])
     # The first object was found, the second missed, and what was answered to the decoy is left alone.
-    assert third.kinds[0, 0, 2:].tolist() == [-1, -1]
-    assert all(kind in (0, 1) for kind in third.kinds[1, 0, 2:].tolist())
-    assert third.kinds[2, 0, 2:].tolist() == [-1, -1]
-    for row, kind in zip(third.points[1, 0, 2:].int().tolist(), third.kinds[1, 0, 2:].tolist(), strict=True):
+    assert third.kinds[0, 0, -2:].tolist() == [-1, -1]
+    assert all(kind in (0, 1) for kind in third.kinds[1, 0, -2:].tolist())
+    assert third.kinds[2, 0, -2:].tolist() == [-1, -1]
+    for row, kind in zip(third.points[1, 0, -2:].int().tolist(), third.kinds[1, 0, -2:].tolist(), strict=True):
         assert label[0, 1, row[1], row[0]] == kind
     # From a point the best of the three goes on, from a box the single one.
     assert second.masks.max() == (10 if box else 12)
