@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch import Tensor
@@ -35,7 +36,9 @@ class ClickTrialInferer(Inferer):
     Args:
         clicks: number of answers.
         box: whether to begin with a box in place of a click.
-        chunk: objects that go through the decoder together.
+        window: encode a square of so many pixels around each object's first prompt instead of the whole image, as large
+            images and small networks want it; None for the whole image, encoded once.
+        chunk: objects that go through the network together.
 
     Shape:
         inputs (1, 3, H, W), label (1, K, H, W); the result (1, clicks, K, H, W) uint8, masks of 0 and 1.
@@ -51,11 +54,12 @@ class ClickTrialInferer(Inferer):
         torch.Size([1, 3, 2, 32, 32])
     """
 
-    def __init__(self, *, clicks: int = 3, box: bool = False, chunk: int = 16) -> None:
+    def __init__(self, *, clicks: int = 3, box: bool = False, window: int | None = None, chunk: int = 16) -> None:
         super().__init__()
-        if clicks < 1:
-            raise ValueError(f"clicks must be at least 1, not {clicks}.")
-        self.clicks, self.chunk = clicks, chunk
+        for name, value in (("clicks", clicks), ("window", window)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}.")
+        self.clicks, self.window, self.chunk = clicks, window, chunk
         self.next_click = CorrectionClicks(where="middle")
         self.first = SimulatePrompts(mode="box") if box else self.next_click
 
@@ -66,13 +70,32 @@ class ClickTrialInferer(Inferer):
             raise ValueError("label must be given: let the evaluator's prepare_batch pass it (PrepareBatchExtraInput).")
         if len(inputs) != 1:
             raise ValueError(f"inputs must be one image, since images differ in their objects, not {len(inputs)}.")
-        embedding = network.encode(inputs)
         truth = convert_to_tensor(label, track_meta=False)[0].unsqueeze(1)
-        masks = [self._trial(network, embedding, part) for part in truth.split(self.chunk)]
+        if self.window is None:
+            embedding = network.encode(inputs)
+            masks = [self._trial(network, embedding.repeat(len(part)), part) for part in truth.split(self.chunk)]
+        else:
+            image = convert_to_tensor(inputs, track_meta=False)
+            masks = [self._windows(network, image, part, self.window) for part in truth.split(self.chunk)]
         return torch.cat(masks, 1).unsqueeze(0)
 
+    def _windows(self, network: SAM2Segmenter, image: Tensor, truth: Tensor, side: int) -> Tensor:
+        """The trial of each object in a square of its own; nothing is found outside of it."""
+        centres = self.first(truth)["points"].mean(2)[:, 0].round().int().tolist()
+        height, width = image.shape[-2:]
+        margin = [side // 2, side - side // 2] * 2
+        # In padded pixels, a square that begins at the centre's own place has the centre in its middle.
+        squares = [(..., slice(y, y + side), slice(x, x + side)) for x, y in centres]
+        images, truths = F.pad(image, margin), F.pad(truth, margin)
+        crops = torch.cat([images[square] for square in squares])
+        inside = torch.stack([t[square] for t, square in zip(truths, squares, strict=True)])
+        found = self._trial(network, network.encode(crops), inside)
+        masks = found.new_zeros(self.clicks, *truths[:, 0].shape)
+        for index, square in enumerate(squares):
+            masks[:, index][square] = found[:, index]
+        return masks[..., side // 2 : side // 2 + height, side // 2 : side // 2 + width]
+
     def _trial(self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor) -> Tensor:
-        embedding = embedding.repeat(len(truth))
         prompts, shown, masks = self.first(truth), None, []
         for number in range(self.clicks):
             answer = network.candidates(embedding, prompts["points"], prompts["point_labels"], masks=shown)

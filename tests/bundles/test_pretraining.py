@@ -10,23 +10,24 @@
 # limitations under the License.
 
 
-"""The parts of promptable training together, as a bundle will name them, on small files in the sources' layouts."""
+"""The bundle of the promptable base: training, evaluation by clicks and inference, on files in the sources' layouts."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import monai.bundle
 import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle_runs import ROOT, SHORT
+from bundle_runs import BASE, copy_bundle, load_config, run_bundle
 from PIL import Image
+from safetensors import safe_open
 
 from monai_ext.data import PretrainingData
+from monai_ext.networks import SAM2Segmenter
 
-CONFIG = ROOT / "bundles" / "sam2_micro_pretraining" / "configs" / "train.json"
 COUNTS = {
     "hrf": 2,
     "idrid_disc": 8,
@@ -113,19 +114,57 @@ def test_the_real_sources(shared_data: Path) -> None:
     assert not any("chase" in record["image"] for name in COUNTS for record in getattr(data, name))
 
 
-def test_it_trains(sources: Path, tmp_path: Path) -> None:
-    monai.bundle.run(
-        "training",
-        config_file=str(CONFIG),
-        logging_file=False,
-        dataset_dir=str(sources),
-        output_dir=str(tmp_path),
-        ckpt_dir=str(tmp_path),
-        objects=2,
-        rounds=2,
-        nuclei_zoom=1,
-        shares={"scenes": 0.4, "hrf": 0.2, "dsb2018_stained": 0.2, "msd_spleen": 0.2},
-        **SHORT,
-    )
-    assert torch.load(tmp_path / "model.pt", weights_only=True)
-    assert "val_click_iou" in (tmp_path / "curves.csv").read_text()
+@pytest.fixture(scope="module")
+def trained(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundle, trained for a moment."""
+    root = copy_bundle(BASE, tmp_path_factory.mktemp("base") / BASE.name)
+    shares = {"scenes": 0.4, "hrf": 0.2, "dsb2018_stained": 0.2, "msd_spleen": 0.2}
+    run_bundle(root, "train", run_id="training", dataset_dir=sources, nuclei_zoom=1, shares=shares)
+    return root
+
+
+def test_training_leaves_base_weights(trained: Path) -> None:
+    models = trained / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["adapter.json", "model.pt", "sam2_micro.safetensors"]
+    assert (models / "sam2_micro.safetensors").stat().st_size <= 12_000_000
+    with safe_open(models / "sam2_micro.safetensors", "pt") as file:
+        assert file.metadata() == load_config(BASE, "train")["about"]
+    assert "val_click_iou" in (trained / "eval" / "curves.csv").read_text()
+    image = torch.rand(1, 3, 64, 64)
+    kept = SAM2Segmenter(size="micro", train=["*"]).eval()
+    kept.load_state_dict(torch.load(models / "model.pt"))
+    base = SAM2Segmenter(size="micro", weights=models / "sam2_micro.safetensors").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(base(image), kept(image), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("mode", ["points", "box"])
+def test_clicks_are_scored(trained: Path, sources: Path, tmp_path: Path, mode: str) -> None:
+    weights = trained / "models" / "sam2_micro.safetensors"
+    settings = {"dataset_dir": sources, "output_dir": tmp_path, "nuclei_zoom": 1, "prompt_mode": mode, "clicks": 2}
+    run_bundle(trained, "train", "evaluate", run_id="evaluating", weights=weights, **settings)
+    summary = json.loads((tmp_path / f"summary_{mode}.json").read_text())
+    objects = {name: (part["images"], part["objects"]) for name, part in summary["sources"].items()}
+    assert objects == {"idrid_disc": (1, 1), "dsb2018_stained": (1, 2)}
+    assert all(list(part["answers"]) == ["1", "2"] for part in summary["sources"].values())
+    assert len(list((tmp_path / mode).glob("*.jpg"))) == 2
+
+
+def test_inference_from_clicks_and_boxes(trained: Path, sources: Path, tmp_path: Path) -> None:
+    image = str(next((sources / "idrid_disc" / "images").iterdir()))
+    prompts = {"click": {"points": [[30, 20]], "point_labels": [1]}, "box": {"boxes": [20, 10, 39, 29]}, "nothing": {}}
+    pictures = {}
+    for name, prompt in prompts.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"image": image, **prompt}]))
+        output = tmp_path / name
+        run_bundle(BASE, "inference", dataset_dir=tmp_path / f"{name}.json", output_dir=output)
+        pictures[name] = next(output.glob("*_probability.png")).read_bytes()
+        assert (output / "results.csv").is_file()
+    assert len(set(pictures.values())) == 3
+
+
+def test_no_object_is_in_training_and_validation(shared_data: Path) -> None:
+    data = PretrainingData(root=shared_data)
+    for name in ("idrid_disc", "dsb2018_stained"):
+        training, validation = ({r["image"] for r in getattr(data, key)} for key in (name, f"{name}_validation"))
+        assert training and validation and not training & validation

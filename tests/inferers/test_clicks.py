@@ -98,6 +98,23 @@ def test_a_trial_is_of_each_object_alone(label: torch.Tensor, box: bool, chunk: 
     assert together.dtype == torch.uint8 and torch.equal(together, torch.cat(alone, 2))
 
 
+@pytest.mark.parametrize("side", [9, 16])
+@pytest.mark.parametrize("box", [False, True])
+def test_a_window_is_the_image_cut_out(label: torch.Tensor, box: bool, side: int) -> None:
+    network = SAM2Segmenter(size="micro", seed=2).eval()
+    image, truth = torch.rand(1, 3, 32, 32), torch.zeros(1, 2, 32, 32)
+    truth[0, 0, 10:15, 12:17] = truth[0, 1, 0:3, 27:32] = 1  # the middles are 12, 14 and 1, 29
+    with torch.no_grad():
+        masks = ClickTrialInferer(clicks=2, box=box, window=side)(image, network, label=truth)
+        rows, columns = (slice(middle - side // 2, middle - side // 2 + side) for middle in (12, 14))
+        cut = ClickTrialInferer(clicks=2, box=box)(image[..., rows, columns], network, label=truth[:, :1, rows, columns])
+    assert masks.shape == (1, 2, 2, 32, 32)
+    assert torch.equal(masks[:, :, :1, rows, columns], cut)
+    masks[:, :, :1, rows, columns] = 0
+    masks[:, :, 1:, : 2 + side, 28 - side :] = 0
+    assert not masks.any()
+
+
 def test_a_trial_clicks_the_middle(label: torch.Tensor) -> None:
     network = Recorder(torch.zeros(32, 32))
     ClickTrialInferer(clicks=2)(torch.rand(1, 3, 32, 32), network, label=label[:1, :1])
@@ -118,6 +135,7 @@ def test_errors(label: torch.Tensor) -> None:
         (lambda: ClickRoundsInferer(rounds=0), "rounds must be at least 1"),
         (lambda: ClickRoundsInferer(box=1.5), "box must be"),
         (lambda: ClickTrialInferer(clicks=0), "clicks must be at least 1"),
+        (lambda: ClickTrialInferer(window=0), "window must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
