@@ -80,9 +80,13 @@ class TestWeights:
         (cache / f"{NAME}.pt").write_bytes(CONTENT)
         assert main(["weights"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in lines] == list(weights.OFFICIAL_WEIGHTS)
-        assert str(cache / f"{NAME}.pt") in lines[0]
-        assert all("not downloaded" in line for line in lines[1:])
+        assert [line.split()[0] for line in lines] == ["micro", *weights.OFFICIAL_WEIGHTS]
+        assert "sam2_micro.safetensors" in lines[0] and str(cache / f"{NAME}.pt") in lines[1]
+        assert all("not downloaded" in line for line in lines[2:])
+
+    def test_what_comes_with_the_package_is_not_downloaded(self, capsys: pytest.CaptureFixture[str]):
+        assert main(["weights", "micro"]) == 0
+        assert "comes with the package" in capsys.readouterr().out
 
     @pytest.mark.parametrize("folder", [None, "models/base"])
     def test_prints_the_path(self, cache: Path, folder: str | None, capsys: pytest.CaptureFixture[str]):

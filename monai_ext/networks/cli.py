@@ -46,7 +46,8 @@ def _weights(args: argparse.Namespace) -> int:
     if args.folder is not None:
         raise ValueError(f"--folder {args.folder} needs the NAME of the weights to download.")
     for name in EMBEDDED_WEIGHTS:
-        print(f"{name:24}{'12 MB':14}{embedded_weights(name)}")
+        path = embedded_weights(name)
+        print(f"{name:24}{f'{path.stat().st_size / 1e6:.0f} MB':14}{path}")
     for name, weights in OFFICIAL_WEIGHTS.items():
         try:
             place = str(find_weights(name))

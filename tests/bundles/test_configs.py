@@ -33,6 +33,7 @@ USES = [
     ("train", "multi_gpu_train"),
     ("train", "evaluate"),
     ("train", "evaluate", "evaluate_flips"),
+    ("train", "evaluate", "evaluate_base"),
     ("train", "evaluate", "multi_gpu_evaluate"),
     ("inference",),
 ]

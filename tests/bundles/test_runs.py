@@ -142,6 +142,16 @@ def test_two_runs_give_the_same(trained: Path, data: Path, tmp_path: Path) -> No
     assert one == two
 
 
+@pytest.mark.parametrize("mode", ["none", "points_1"])
+def test_the_base_can_be_evaluated_as_it_is(root: Path, data: Path, tmp_path: Path, mode: str) -> None:
+    if not (root / "configs" / "evaluate_base.json").exists():
+        pytest.skip("the bundle has no base to evaluate")
+    assert not (root / "models").exists()
+    names = ("train", "evaluate", "evaluate_base")
+    run_bundle(root, *names, run_id="evaluating", dataset_dir=data, output_dir=tmp_path, prompt_mode=mode)
+    assert json.loads(next(tmp_path.glob("summary_*.json")).read_text())["images"] == 2
+
+
 def test_published_recipe_trains(root: Path, data: Path) -> None:
     if not (root / "configs" / "sam2lora.json").exists():
         pytest.skip("the bundle has no published recipe")

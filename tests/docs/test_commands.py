@@ -172,9 +172,15 @@ def run_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=call))
     monkeypatch.setattr(demo, "write_retina", write_small_retina)
     run(["python", *words[1:]], monkeypatch)
-    for file in ("training/curves.png", "evaluation/per_image_automatic.csv", "inference/retina_overlay.jpg"):
+    for file in ("training/curves.png", "models/model.pt", "inference/retina_overlay.jpg"):
         assert (Path("runs/demo") / file).is_file()
-    assert len(list(Path("runs/demo/evaluation/overlays").iterdir())) == 4
+    for part in ("before", "after"):
+        assert {path.name for path in Path("runs/demo", part).glob("per_image_*")} == {
+            "per_image_automatic.csv",
+            "per_image_points_1.csv",
+        }
+        for overlays in ("overlays", "overlays_points_1"):
+            assert len(list(Path("runs/demo", part, overlays).iterdir())) == 4
 
 
 def dry_run(*words: str) -> list[str]:

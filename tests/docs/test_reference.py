@@ -29,6 +29,7 @@ from monai_ext.__main__ import COMMANDS
 from monai_ext.data.layouts import LAYOUTS
 from monai_ext.handlers.report import SCORES
 from monai_ext.handlers.results import COLUMNS
+from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from monai_ext.networks.weights import OFFICIAL_WEIGHTS
 from monai_ext.transforms import SimulatePrompts
 
@@ -101,7 +102,8 @@ def test_sizes_and_weights() -> None:
     sizes = {name: (int(width), blocks) for name, width, blocks, _ in rows(section(page, "Sizes"))}
     assert sizes == {name: (size.embed_dim, ", ".join(map(str, size.stages))) for name, size in networks.SIZES.items()}
     weights = {name: size for name, size in rows(section(page, "Base weights"))}
-    assert weights == {name: entry.size for name, entry in OFFICIAL_WEIGHTS.items()}
+    embedded = {name: f"{embedded_weights(name).stat().st_size / 1e6:.0f} MB" for name in EMBEDDED_WEIGHTS}
+    assert weights == embedded | {name: entry.size for name, entry in OFFICIAL_WEIGHTS.items()}
 
 
 def test_parameters_of_micro() -> None:

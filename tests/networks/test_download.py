@@ -161,7 +161,7 @@ class TestWhole:
         assert target.read_bytes() == content and server.requests == []
 
     def test_unknown_name(self, server: Server, tmp_path: Path):
-        with pytest.raises(ValueError, match=f"one of {NAME}, not 'tinny'"):
+        with pytest.raises(ValueError, match=f"one of micro, {NAME}, not 'tinny'"):
             download_weights("tinny", tmp_path / "a", base_url=server.url)
         assert not (tmp_path / "a").exists()
 

@@ -109,7 +109,7 @@ class TestFind:
 
     @pytest.mark.parametrize("name", ["sam2_hiera_tiny", "sam2.1_hiera_tinny", "tiny", "Tiny"])
     def test_unknown_name_lists_the_names(self, name: str):
-        with pytest.raises(ValueError, match=rf"{', '.join(OFFICIAL_WEIGHTS)}, not '{name}'") as caught:
+        with pytest.raises(ValueError, match=rf"one of micro, {', '.join(OFFICIAL_WEIGHTS)}, not '{name}'") as caught:
             find_weights(name)
         assert name == "Tiny" or f"Did you mean '{NAME}'?" in str(caught.value)
 
