@@ -57,8 +57,9 @@ def _demo(args: argparse.Namespace) -> int:
     for mode in MODES:
         _run("evaluating", ["train", "evaluate", "evaluate_base"], [*before, "--prompt_mode", mode])
     _run("training", ["train"], [*after, *length, "--output_dir", str(folder / "training")])
+    after += ["--output_dir", str(folder / "after")]
     for mode in MODES:
-        _run("evaluating", ["train", "evaluate"], [*after, "--output_dir", str(folder / "after"), "--prompt_mode", mode])
+        _run("evaluating", ["train", "evaluate"], [*after, "--prompt_mode", mode])
     photographs = ["--dataset_dir", str(folder / "photographs"), "--output_dir", str(folder / "inference")]
     _run("run", ["inference"], [*photographs, *model])
     _report(folder)

@@ -29,8 +29,9 @@ class ClickRoundsInferer(Randomizable, Inferer):
     Play an annotator who prompts, looks at the mask and corrects it: how SAM and SAM 2 are trained.
 
     An image is encoded once. Each of its objects is prompted by itself, with a random point or, a whole batch at a
-    time, with a box whose sides are moved a little. Every further round adds a click where the mask is wrong and shows the network its mask. From
-    one point the mask with the highest predicted IoU of SAM's three goes on, from more the single one.
+    time, with a box whose sides are moved a little. Every further round adds a click where the mask is wrong and shows
+    the network its mask. From one point the mask with the highest predicted IoU of SAM's three goes on, from more the
+    single one.
 
     Kirillov et al., "Segment Anything", arXiv 2304.02643; Ravi et al., "SAM 2", arXiv 2408.00714.
 

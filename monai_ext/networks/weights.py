@@ -131,8 +131,9 @@ def find_weights(weights: str | os.PathLike[str], *, bundle_root: str | os.PathL
     """
     Find the file of base weights on this machine; nothing is ever downloaded.
 
-    A path is used as it is. ``micro`` is the base that comes with the package. An official name is looked up as ``NAME.pt`` in the bundle's ``models/base``, then in
-    the folder ``$MONAI_EXT_WEIGHTS``, then in the user's cache (``~/.cache/monai_ext``, or below ``$XDG_CACHE_HOME``).
+    A path is used as it is. ``micro`` is the base that comes with the package. An official name is looked up as
+    ``NAME.pt`` in the bundle's ``models/base``, then in the folder ``$MONAI_EXT_WEIGHTS``, then in the user's cache
+    (``~/.cache/monai_ext``, or below ``$XDG_CACHE_HOME``).
 
     Args:
         weights: a path, or a name of ``EMBEDDED_WEIGHTS`` or ``OFFICIAL_WEIGHTS``.

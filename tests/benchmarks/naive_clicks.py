@@ -76,7 +76,8 @@ def main(root: Path) -> int:
         validation = objects(config.get_parsed_content(f"validate#{name}"))
         radius = float(np.median([np.sqrt(mask.sum() / np.pi) for _, mask, _ in training]))
         tolerance = max(TOLERANCES, key=lambda t: mean_iou(fill(t), training[::5]))
-        for words, rival in ((f"disc of radius {radius:.1f}", disc(radius)), (f"flood fill {tolerance}", fill(tolerance))):
+        rivals = {f"disc of radius {radius:.1f}": disc(radius), f"flood fill {tolerance}": fill(tolerance)}
+        for words, rival in rivals.items():
             sys.stdout.write(f"{name:8}{len(validation):5} objects   {words:22}{mean_iou(rival, validation):.3f}\n")
             sys.stdout.flush()
     return 0

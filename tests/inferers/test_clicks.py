@@ -107,7 +107,8 @@ def test_a_window_is_the_image_cut_out(label: torch.Tensor, box: bool, side: int
     with torch.no_grad():
         masks = ClickTrialInferer(clicks=2, box=box, window=side)(image, network, label=truth)
         rows, columns = (slice(middle - side // 2, middle - side // 2 + side) for middle in (12, 14))
-        cut = ClickTrialInferer(clicks=2, box=box)(image[..., rows, columns], network, label=truth[:, :1, rows, columns])
+        part = truth[:, :1, rows, columns]
+        cut = ClickTrialInferer(clicks=2, box=box)(image[..., rows, columns], network, label=part)
     assert masks.shape == (1, 2, 2, 32, 32)
     assert torch.equal(masks[:, :, :1, rows, columns], cut)
     masks[:, :, :1, rows, columns] = 0

@@ -36,7 +36,8 @@ def test_the_base_answers_clicks_as_the_network_does(network: SAM2Segmenter, tmp
     path = tmp_path / "base.safetensors"
     save_base(network, path, description={"made": "by a test"})
     base = SAM2Segmenter(size="micro", weights=path).eval()
-    image, click = torch.rand(1, 3, 64, 64), {"points": torch.tensor([[[20.0, 30.0]]]), "point_labels": torch.ones(1, 1)}
+    image = torch.rand(1, 3, 64, 64)
+    click = {"points": torch.tensor([[[20.0, 30.0]]]), "point_labels": torch.ones(1, 1)}
     with torch.no_grad():
         for prompts in (click, {}):
             torch.testing.assert_close(base(image, **prompts), network(image, **prompts), atol=0.02, rtol=0.02)
