@@ -15,7 +15,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,19 @@ def run_bundle(bundle: Path, *names: str, run_id: str = "run", **overrides: Any)
         logging_file=False,
         **{"bundle_root": str(bundle), **short, **{key: _plain(value) for key, value in overrides.items()}},
     )
+
+
+def run_python(*words: str | Path, **environment: str) -> str:
+    """Run a Python process of its own; it must succeed. Returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout
 
 
 def _plain(value: Any) -> Any:

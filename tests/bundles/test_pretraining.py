@@ -17,12 +17,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 import torch
-from bundle_runs import BASE, copy_bundle, load_config, run_bundle
-from PIL import Image
+from base_sources import write_sources
+from bundle_runs import BASE, copy_bundle, load_config, run_bundle, run_python
 from safetensors import safe_open
 
 from monai_ext.data import PretrainingData
@@ -37,41 +35,6 @@ COUNTS = {
     "msd_spleen": 1,
     "totalsegmentator_ct": 1,
 }
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-def save_volume(path: Path, voxels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([1.0, 1.0, 3.0, 1.0])), path)
-
-
-def write_sources(root: Path) -> None:
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (48, 64, 3))
-    mask = np.zeros((48, 64))
-    mask[10:30, 20:40] = 255
-    for name in ("01_h", "02_dr"):
-        save(root / "hrf" / "images" / f"{name}.jpg", picture)
-        save(root / "hrf" / "mask" / f"{name}.tif", mask)
-    for number in range(1, 10):
-        save(root / "idrid_disc" / "images" / f"IDRiD_{number:02}.jpg", picture)
-        save(root / "idrid_disc" / "masks" / f"IDRiD_{number:02}_OD.tif", mask > 0)
-    for number in range(61):
-        folder = root / "dsb2018_stained" / f"{number:064x}"
-        save(folder / "images" / f"{number:064x}.png", picture)
-        save(folder / "masks" / "a.png", mask)
-        save(folder / "masks" / "b.png", np.roll(mask, 25, 1))
-    volume = rng.integers(-200, 300, (32, 32, 4))
-    label = np.zeros_like(volume)
-    label[5:20, 8:20, 1:3] = 1
-    save_volume(root / "msd_spleen" / "imagesTr" / "spleen_8.nii.gz", volume)
-    save_volume(root / "msd_spleen" / "labelsTr" / "spleen_8.nii.gz", label)
-    save_volume(root / "totalsegmentator_ct" / "example_ct_sm.nii.gz", volume)
-    save_volume(root / "totalsegmentator_ct" / "example_seg.nii.gz", label * 7)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +99,14 @@ def test_training_leaves_base_weights(trained: Path) -> None:
     base = SAM2Segmenter(size="micro", weights=models / "sam2_micro.safetensors").eval()
     with torch.no_grad():
         torch.testing.assert_close(base(image), kept(image), atol=0.02, rtol=0.02)
+
+
+def test_two_processes_train_one_base(sources: Path, tmp_path: Path) -> None:
+    root = copy_bundle(BASE, tmp_path / BASE.name)
+    overrides = json.dumps({"nuclei_zoom": 1, "disc_size": 64, "max_epochs": 1, "shares": {"scenes": 1}})
+    run_python(Path(__file__).with_name("two_processes.py"), root, sources, overrides)
+    assert (root / "models" / "sam2_micro.safetensors").is_file()
+    assert len((root / "eval" / "curves.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("mode", ["points", "box"])

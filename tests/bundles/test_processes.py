@@ -17,26 +17,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bundle_runs import load_config, run_bundle
+from bundle_runs import load_config, run_bundle, run_python
 
 HERE = Path(__file__).parent
-
-
-def run_python(*words: str | Path, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *words],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout
 
 
 def scores(path: Path) -> list[tuple[str, float]]:

@@ -10,14 +10,16 @@
 # limitations under the License.
 
 
-"""Train and evaluate a bundle in two processes, as torchrun starts them: ``python two_processes.py ROOT DATA``."""
+"""Train and evaluate a bundle in two processes, as torchrun starts them: ``python two_processes.py ROOT DATA [JSON]``."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch.multiprocessing
 from bundle_runs import run_bundle
@@ -25,18 +27,22 @@ from bundle_runs import run_bundle
 USES = {"eval": ("train", "multi_gpu_train"), "evaluation": ("train", "evaluate", "multi_gpu_evaluate")}
 
 
-def work(rank: int, port: int, root: Path, data: Path, output: str) -> None:
+def work(rank: int, port: int, root: Path, data: Path, output: str, overrides: dict[str, Any]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    run_bundle(root, *USES[output], dataset_dir=data, output_dir=root / output)
+    run_bundle(root, *USES[output], dataset_dir=data, output_dir=root / output, **overrides)
 
 
 if __name__ == "__main__":
-    for output in USES:
+    root, data = Path(sys.argv[1]), Path(sys.argv[2])
+    overrides = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    for output, names in USES.items():
+        if not (root / "configs" / f"{names[-1]}.json").is_file():
+            continue
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         torch.multiprocessing.start_processes(
-            work, (port, Path(sys.argv[1]), Path(sys.argv[2]), output), nprocs=2, start_method="fork"
+            work, (port, root, data, output, overrides), nprocs=2, start_method="fork"
         )

@@ -24,6 +24,7 @@ of the official names and format. To keep it short, the official sizes have the 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -39,6 +40,7 @@ import fire
 import monai
 import pytest
 import torch
+from base_sources import write_sources
 from documents import BUNDLES, DOCUMENTS, ROOT, blocks, read
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -51,6 +53,7 @@ from monai_ext.networks import SIZES, SAM2Segmenter
 SKIPS = {
     "it needs the internet": r"(SAM2_BUILD_CUDA=0 )?pip install|python -m monai_ext weights sam2",
     "it needs GPUs": r"torchrun ",
+    "two processes are tested elsewhere": r"torchrun ",
     "it needs a GPU": r"python -m monai\.bundle run training .*sam2lora\.json",
     "it would run this test again": r"make test",
 }
@@ -110,6 +113,12 @@ def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.chdir(workspace / Path(document).parents[1])
         shutil.copytree(workspace / "eyes", "eyes")
         shutil.copytree(workspace / "photographs", "photographs")
+    if Path(document).is_relative_to("bundles/sam2_micro_pretraining"):
+        write_sources(Path("sources"))
+        photograph = next(Path("sources/idrid_disc/images").iterdir())
+        Path("clicks.json").write_text(
+            json.dumps([{"image": str(photograph), "points": [[30, 20]], "point_labels": [1]}])
+        )
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(read(document)):
         if block.skipped:
