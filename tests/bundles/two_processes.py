@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Train and evaluate a bundle in two processes, as torchrun starts them: ``python two_processes.py ROOT DATA [JSON]``."""
+"""Run a bundle in two processes, as torchrun starts them: ``python two_processes.py ROOT DATA [OVERRIDES]``."""
 
 from __future__ import annotations
 
