@@ -17,8 +17,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import monai
@@ -66,3 +68,19 @@ def test_no_name_is_one_of_monais() -> None:
         theirs = set(re.findall(r"^(?:class |def |async def )(\w+)|^(\w+) = \w", text, re.M))
         taken += [f"{name} in {ours[name]} and {path}" for pair in theirs for name in pair if name in ours]
     assert not taken
+
+
+def test_the_wheel_brings_the_embedded_base_and_stays_small(tmp_path: Path) -> None:
+    """Built from a copy, so that nothing is left in the project."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "monai_ext", source / "monai_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 20_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    assert {"monai_ext/py.typed", "monai_ext/networks/sam2_micro.safetensors"} <= inside
+    assert not [name for name in inside if name.startswith(("tests", "bundles", "docs"))]
