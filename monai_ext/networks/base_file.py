@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from monai_ext.data.atomic import atomic_path
@@ -59,7 +59,7 @@ def save_base(
     state[CLOSING] = network.class_tokens()
     half = {key: _half(key, value) for key, value in state.items()}
     with atomic_path(path) as temporary:
-        save_file(half, temporary, metadata=dict(description or {}))
+        temporary.write_bytes(save(half, metadata=dict(description or {})))
 
 
 def _half(key: str, value: Tensor) -> Tensor:

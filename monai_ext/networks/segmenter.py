@@ -322,6 +322,10 @@ class SAM2Segmenter(nn.Module):
         masks: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Four masks at a quarter of the encoder's input ``(B * C, 4, h, w)``, their IoU and the object's score."""
+        points, point_labels, boxes, masks = (
+            prompt if prompt is None else convert_to_tensor(prompt, track_meta=False)
+            for prompt in (points, point_labels, boxes, masks)
+        )
         batch, count = embedding.features.shape[0], len(self.labels)
         grid = (embedding.features.shape[-2], embedding.features.shape[-1])
         encoder = self.sam_prompt_encoder

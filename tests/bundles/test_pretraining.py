@@ -123,7 +123,11 @@ def test_clicks_are_scored(trained: Path, sources: Path, tmp_path: Path, mode: s
 
 def test_inference_from_clicks_and_boxes(trained: Path, sources: Path, tmp_path: Path) -> None:
     image = str(next((sources / "idrid_disc" / "images").iterdir()))
-    prompts = {"click": {"points": [[30, 20]], "point_labels": [1]}, "box": {"boxes": [20, 10, 39, 29]}, "nothing": {}}
+    prompts = {
+        "click": {"points": [[30, 20]], "point_labels": [1]},
+        "box": {"points": [[20, 10], [39, 29]], "point_labels": [2, 3]},
+    }
+    prompts["nothing"] = {}
     pictures = {}
     for name, prompt in prompts.items():
         (tmp_path / f"{name}.json").write_text(json.dumps([{"image": image, **prompt}]))
