@@ -13,5 +13,7 @@ from __future__ import annotations
 
 from monai_ext.adapters.base import Adapted, Adapter, AdapterLayer
 from monai_ext.adapters.lora import LoRA
+from monai_ext.adapters.salt import SALT
+from monai_ext.adapters.singular_values import SingularValues
 
-__all__ = ["Adapted", "Adapter", "AdapterLayer", "LoRA"]
+__all__ = ["SALT", "Adapted", "Adapter", "AdapterLayer", "LoRA", "SingularValues"]

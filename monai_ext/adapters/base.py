@@ -27,6 +27,9 @@ class AdapterLayer(nn.Module, ABC):
     def forward(self, base: Any, x: Tensor) -> Tensor:
         """The adapted module's output; equal to ``base(x)`` bit for bit before training."""
 
+    def base_changed(self) -> None:
+        """Forget what was computed from the module's weights: others have been loaded."""
+
     def delta(self, base: Any) -> Tensor:
         """What merging adds to ``base.weight``, in float32; methods that are no change of weights cannot be merged."""
         raise TypeError(f"{type(self).__name__} is no change of weights and cannot be merged; keep it as it is.")
@@ -87,6 +90,11 @@ class Adapted(nn.Module):
         if self.active not in self.adapters:
             return self.base(x)
         return self.adapters[self.active](self.base, x)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        for layer in self.adapters.values():
+            layer.base_changed()
 
     def add_delta(self, sign: int) -> None:
         """Add the active adapter's delta to the module's weight (``sign`` 1) or take it away again (-1)."""

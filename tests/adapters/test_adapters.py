@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_ext.adapters import Adapted, Adapter, AdapterLayer, LoRA
+from monai_ext.adapters import SALT, Adapter, AdapterLayer, LoRA, SingularValues
 from monai_ext.adapters.base import inject
+from monai_ext.networks.sam2 import sam2_modules
 
 
 class Toy(nn.Module):
@@ -49,6 +50,8 @@ METHODS = {
     "LoRA of q and v": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="qv", **kw), True),
     "LoRA of k": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="k", **kw), True),
     "LoRA with dropout": (lambda **kw: LoRA(targets=["conv", "qkv"], rank=2, dropout=0.5, **kw), True),
+    "singular values": (lambda **kw: SingularValues(targets=["conv", "qkv", "proj"], **kw), True),
+    "SALT": (lambda **kw: SALT(targets=["conv", "qkv", "proj"], rank=2, leading=0.4, **kw), True),
 }
 
 
@@ -153,34 +156,109 @@ class TestEveryMethod:
         toy(adapter)
         assert adapter.describe() == settings_before
 
-    def test_gradients_are_those_of_the_formula(self, method):
-        """Against autograd through W' = W + scale * B A in float64, for input and parameters."""
+    def test_output_and_gradients_are_those_of_the_formula(self, method):
+        """Against autograd through the weights of the formula in float64, for input and parameters."""
         net, wrappers = toy(METHODS[method][0](), torch.float64)
         move(wrappers)
         if "dropout" in method:
             net.eval()
         x = images(torch.float64).requires_grad_()
         net(x).square().sum().backward()
-        reference, grad_of = copy.deepcopy(net), {}
+        reference = copy.deepcopy(net)
         y = x.detach().clone().requires_grad_()
-        weights = {}
-        for name, wrapper in reference.named_children():
-            if isinstance(wrapper, Adapted):
-                layer = wrapper.adapters["default"]
-                a, b = (p.detach().clone().requires_grad_() for p in (layer.lora_a, layer.lora_b))
-                update = torch.zeros_like(wrapper.base.weight).flatten(1)
-                rows = torch.cat([torch.arange(i, j) for i, j in getattr(layer, "rows", [(0, len(update))])])
-                update = update.index_copy(0, rows, layer.scale * b @ a.flatten(1))
-                weights[name] = wrapper.base.weight.detach() + update.view_as(wrapper.base.weight)
-                grad_of[name] = (a, b)
-                setattr(reference, name, wrapper.base)
-        flat = {f"{name}.weight": value for name, value in weights.items()}
-        torch.func.functional_call(reference, flat, (y,)).square().sum().backward()
+        weights, copies = {}, {}
+        for name, wrapper in wrappers.items():
+            layer = wrapper.adapters["default"]
+            copies[name] = {key: p.detach().clone().requires_grad_() for key, p in layer.named_parameters()}
+            matrix = written_out(layer, wrapper.base.weight.detach().flatten(1), copies[name])
+            weights[f"{name}.weight"] = matrix.view_as(wrapper.base.weight)
+            setattr(reference, name, wrapper.base)
+        torch.func.functional_call(reference, weights, (y,)).square().sum().backward()
+        torch.testing.assert_close(net(x), torch.func.functional_call(reference, weights, (y,)), atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(x.grad, y.grad)
-        for name, (a, b) in grad_of.items():
-            layer = getattr(net, name).adapters["default"]
-            torch.testing.assert_close(layer.lora_a.grad, a.grad)
-            torch.testing.assert_close(layer.lora_b.grad, b.grad)
+        for name, parameters in copies.items():
+            for key, parameter in parameters.items():
+                torch.testing.assert_close(wrappers[name].adapters["default"].get_parameter(key).grad, parameter.grad)
+
+
+def written_out(layer, weight, p):
+    """The adapted weight, as the method's paper writes it."""
+    if "lora_a" in p:
+        rows = torch.cat([torch.arange(i, j) for i, j in getattr(layer, "rows", [(0, len(weight))])])
+        update = layer.scale * p["lora_b"] @ p["lora_a"].flatten(1)
+        return weight + torch.zeros_like(weight).index_copy(0, rows, update)
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+    k = len(p["scale"])
+    sigma = torch.diag(torch.cat([torch.relu(p["scale"] * s[:k] + p["shift"]), s[k:]]))
+    if "x" in p:
+        sigma = sigma + nn.functional.pad(p["x"] @ p["y"], (k, 0, k, 0))
+    return u @ sigma @ vt
+
+
+def test_singular_values_that_were_clipped_come_back():
+    """A plain ReLU would leave them at zero for ever."""
+    base = nn.Linear(4, 4, bias=False, dtype=torch.float64).requires_grad_(False)
+    layer = SingularValues(targets=["x"]).layer(base)
+    with torch.no_grad():
+        layer.shift.fill_(-100.0)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1.0)
+    x = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for _ in range(300):
+        optimizer.zero_grad()
+        (layer(base, x) - base(x)).square().sum().backward()
+        optimizer.step()
+    assert (layer.scale * layer.factors(base)[1] + layer.shift > 0).all()
+
+
+@pytest.mark.parametrize("method", ["singular values", "SALT"])
+def test_the_gradient_reaches_all_singular_values_at_the_start(method):
+    net, wrappers = toy(METHODS[method][0]())
+    net(images()).square().sum().backward()
+    for wrapper in wrappers.values():
+        for name, parameter in wrapper.adapters["default"].named_parameters():
+            assert name == "x" or (parameter.grad != 0).float().mean() > 0.99, name  # X waits for Y, as LoRA's A for B
+
+
+@pytest.mark.parametrize("method", ["singular values", "SALT"])
+def test_factors_follow_and_are_not_saved(method):
+    net, wrappers = toy(METHODS[method][0]())
+    net(images())
+    buffers = {name for name, _ in net.named_buffers()}
+    assert len(buffers) == 9 and not buffers & set(net.state_dict())
+    net.to(torch.float64)
+    assert all(buffer.dtype == torch.float64 for buffer in net.buffers())
+    kept = [wrapper.adapters["default"].u for wrapper in wrappers.values()]
+    net(images(torch.float64))
+    assert all(a is wrapper.adapters["default"].u for a, wrapper in zip(kept, wrappers.values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [("tiny", 37632), ("small", 49920), ("base_plus", 86016), ("large", 218880)]
+)
+def test_number_of_singular_values_in_the_trunk(size, count):
+    targets = ["*trunk*attn.qkv", "*trunk*attn.proj", "*trunk*mlp.layers.*", "*trunk.blocks.*.proj"]
+    trunk = nn.ModuleDict({"image_encoder": sam2_modules(size)["image_encoder"]}).to("meta")
+    inject(trunk, [SingularValues(targets=targets)])
+    assert sum(p.numel() for name, p in trunk.named_parameters() if ".adapters." in name) == count
+
+
+def test_an_evaluation_forms_the_weights_once_and_notices_every_change():
+    base = nn.Linear(6, 4).requires_grad_(False)
+    layer = SingularValues(targets=["x"]).layer(base)
+    with torch.no_grad():
+        first = layer._weight(base)
+        assert layer._weight(base) is first
+        layer.scale.mul_(2)
+        assert not torch.equal(layer._weight(base), first)
+        other, _ = toy(SingularValues(targets=["qkv"]))
+        plain = Toy()
+        plain.qkv.weight.mul_(-3)
+        other(images())
+        state = {key.replace("qkv.", "qkv.base."): value for key, value in plain.state_dict().items()}
+        other.load_state_dict(state, strict=False)
+        u, s, vt = other.qkv.adapters["default"].factors(other.qkv.base)
+        torch.testing.assert_close(u * s @ vt, plain.qkv.weight)
+        assert torch.equal(other(images()), plain(images()))
 
 
 @pytest.mark.parametrize("parts", ["q", "k", "v", "qv", "qk", "kv", "qkv"])

@@ -43,7 +43,7 @@ def variables(config: str) -> dict[str, Any]:
     """What stands before the first component of a config."""
     found = {}
     for key, value in json.loads((CONFIGS / config).read_text()).items():
-        if "#" in key or isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict)):
+        if "#" in key or isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
             break
         if key != "imports":
             found[key] = value
@@ -83,6 +83,8 @@ def first_sentence(thing: Any) -> str:
     [
         ("network", networks.SAM2Segmenter),
         ("adapters", adapters.LoRA),
+        ("adapters", adapters.SingularValues),
+        ("adapters", adapters.SALT),
         ("losses", losses.FocalTverskyLoss),
         ("losses", losses.TverskyCompositeLoss),
     ],
@@ -107,7 +109,7 @@ def test_sizes_and_weights() -> None:
 
 
 def test_parameters_of_micro() -> None:
-    placement = json.loads((CONFIGS / "train.json").read_text())["adapters"][0]["targets"]
+    placement = json.loads((CONFIGS / "sam2lora.json").read_text())["adapters"][0]["targets"]
     net = networks.SAM2Segmenter(size="micro", adapters=[adapters.LoRA(targets=placement, rank=1)])
     count = sum(p.numel() for name, p in net.named_parameters() if ".adapters." in name)
     table = rows(section(read("docs/reference/network.md"), "Sizes"))

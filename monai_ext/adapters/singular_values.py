@@ -1,0 +1,144 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monai_ext.adapters.base import Adapter, AdapterLayer
+
+
+class SingularValues(Adapter):
+    r"""
+    Scale and shift of all singular values of a weight, as S-SAM tunes SAM's image encoder.
+
+    .. math::
+        W = U \operatorname{diag}(S) V^T, \qquad W' = U \operatorname{diag}(\operatorname{ReLU}(A \odot S + B)) V^T
+
+    with A = 1 and B = 0 at first, both of the length min(out, in). A convolution's weight is taken as out x (in h w).
+
+    ``W'`` is formed as :math:`W + U \operatorname{diag}(\operatorname{ReLU}(A \odot S + B) - S) V^T`, which is W bit
+    for bit at first, once for each step, and once for all steps of an evaluation. The factors are computed when they
+    are first needed, in float32, follow the module to other devices and are not saved.
+
+    **Values that the ReLU has clipped.** The plain ReLU has no gradient below zero: a singular value that was once
+    clipped would stay zero for ever. Here the gradient passes a clipped value too if a step along it makes the value
+    larger; only what would push it further below zero is stopped. This is the gradient of the projection onto
+    values that are not negative.
+
+    Args:
+        targets: patterns of module names; ``nn.Linear`` and ``nn.Conv2d`` without groups can be adapted.
+        name: see :class:`Adapter`.
+
+    Source:
+        Paranjape et al., S-SAM: SVD-based Fine-Tuning of Segment Anything Model for Medical Image Segmentation, 2024,
+        https://arxiv.org/abs/2408.06447.
+
+    Example:
+        >>> layer = SingularValues(targets=["0"]).layer(nn.Linear(6, 4))
+        >>> sum(p.numel() for p in layer.parameters())
+        8
+    """
+
+    def layer(self, base: nn.Module) -> AdapterLayer:
+        if not is_matrix(base):
+            kind = type(base).__name__
+            raise TypeError(f"SingularValues adapts Linear and Conv2d without groups, not {kind}; narrow the targets.")
+        return SingularValuesLayer(base.weight)
+
+
+class FactoredLayer(AdapterLayer):
+    """A layer whose change of the weight is written in the singular vectors of the weight."""
+
+    u: Tensor | None
+    s: Tensor | None
+    vt: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("u", "s", "vt"):
+            self.register_buffer(name, None, persistent=False)
+        self._cache: tuple[Any, Tensor] | None = None
+
+    def change(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+        """What is added to the weight, ``(out, in)``; zero before training."""
+        raise NotImplementedError
+
+    def forward(self, base: Any, x: Tensor) -> Tensor:
+        weight = self._weight(base)
+        if isinstance(base, nn.Linear):
+            return F.linear(x, weight, base.bias)
+        return base._conv_forward(x, weight, base.bias)
+
+    def delta(self, base: Any) -> Tensor:
+        with torch.no_grad():
+            return self.change(*self.factors(base)).float().view_as(base.weight)
+
+    def factors(self, base: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """U ``(out, r)``, S ``(r)`` and V^T ``(r, in)`` of the weight, computed once."""
+        if self.u is None or self.s is None or self.vt is None:
+            matrix = base.weight.detach().flatten(1)
+            exact = torch.linalg.svd(matrix.float() if matrix.dtype.itemsize < 4 else matrix, full_matrices=False)
+            self.u, self.s, self.vt = (factor.to(matrix.dtype) for factor in exact)
+        return self.u, self.s, self.vt
+
+    def base_changed(self) -> None:
+        self.u = self.s = self.vt = self._cache = None
+
+    def _weight(self, base: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            return base.weight + self.change(*self.factors(base)).view_as(base.weight)
+        # A tensor's version counts the changes made in place: by an optimizer, by loading.
+        state = [(p.data_ptr(), p.dtype, p._version) for p in (base.weight, *self.parameters())]
+        if self._cache is None or self._cache[0] != state:
+            self._cache = state, base.weight + self.change(*self.factors(base)).view_as(base.weight)
+        return self._cache[1]
+
+
+class SingularValuesLayer(FactoredLayer):
+    """The scale and the shift of one weight's singular values."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        count = min(weight.flatten(1).shape)
+        factory: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        self.scale = nn.Parameter(torch.ones(count, **factory))
+        self.shift = nn.Parameter(torch.zeros(count, **factory))
+
+    def change(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+        return (u * (positive(self.scale * s + self.shift) - s)) @ vt
+
+
+def is_matrix(base: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
+    """Whether a module's weight can be factored."""
+    convolution = isinstance(base, nn.Conv2d) and base.groups == 1 and base.padding_mode == "zeros"
+    return isinstance(base, nn.Linear) or convolution
+
+
+def positive(values: Tensor) -> Tensor:
+    """ReLU whose gradient brings clipped values back, see :class:`SingularValues`."""
+    return _Positive.apply(values)  # type: ignore[no-untyped-call]
+
+
+class _Positive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(values)
+        return values.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (values,) = ctx.saved_tensors
+        return torch.where((values > 0) | (grad < 0), grad, 0)
