@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 from monai_ext.adapters.base import Adapted, Adapter, AdapterLayer
+from monai_ext.adapters.dora import DoRA
 from monai_ext.adapters.lora import LoRA
 from monai_ext.adapters.salt import SALT
 from monai_ext.adapters.singular_values import SingularValues
 
-__all__ = ["SALT", "Adapted", "Adapter", "AdapterLayer", "LoRA", "SingularValues"]
+__all__ = ["SALT", "Adapted", "Adapter", "AdapterLayer", "DoRA", "LoRA", "SingularValues"]

@@ -17,11 +17,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class AdapterLayer(nn.Module, ABC):
     """What a method adds to one module: its parameters and how they change the module's output."""
+
+    # Whether the delta can be computed only while the module's weight is the base's: it is kept while merged.
+    keeps_delta = False
 
     @abstractmethod
     def forward(self, base: Any, x: Tensor) -> Tensor:
@@ -33,6 +38,53 @@ class AdapterLayer(nn.Module, ABC):
     def delta(self, base: Any) -> Tensor:
         """What merging adds to ``base.weight``, in float32; methods that are no change of weights cannot be merged."""
         raise TypeError(f"{type(self).__name__} is no change of weights and cannot be merged; keep it as it is.")
+
+
+class WeightLayer(AdapterLayer):
+    """
+    A layer that is a change of the module's weight.
+
+    The weight is formed once for each training step, and once for all steps of an evaluation. A method is one
+    method of its own, ``change``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: tuple[Any, Tensor] | None = None
+
+    @abstractmethod
+    def change(self, base: Any) -> Tensor:
+        """What is added to ``base.weight``, of its shape and type; zero before training."""
+
+    def forward(self, base: Any, x: Tensor) -> Tensor:
+        weight = self._weight(base)
+        return (
+            F.linear(x, weight, base.bias) if isinstance(base, nn.Linear) else base._conv_forward(x, weight, base.bias)
+        )
+
+    def delta(self, base: Any) -> Tensor:
+        with torch.no_grad():
+            return self.change(base).float()
+
+    def base_changed(self) -> None:
+        self._cache = None
+
+    def _weight(self, base: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            return base.weight + self.change(base)
+        # A tensor's version counts the changes made in place: by an optimizer, by loading.
+        state = [(p.data_ptr(), p.dtype, p._version) for p in (base.weight, *self.parameters())]
+        if self._cache is None or self._cache[0] != state:
+            self._cache = state, base.weight + self.change(base)
+        return self._cache[1]
+
+
+def require_matrix(base: nn.Module, method: str) -> None:
+    """Raise TypeError unless the module's weight is a matrix that acts on each place alike."""
+    convolution = isinstance(base, nn.Conv2d) and base.groups == 1 and base.padding_mode == "zeros"
+    if not (isinstance(base, nn.Linear) or convolution):
+        kind = type(base).__name__
+        raise TypeError(f"{method} adapts Linear and Conv2d without groups, not {kind}; narrow the targets.")
 
 
 class Adapter(ABC):
@@ -85,6 +137,7 @@ class Adapted(nn.Module):
         self.base = base
         self.adapters = nn.ModuleDict()
         self.active: str | None = None
+        self._merged: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.active not in self.adapters:
@@ -99,8 +152,9 @@ class Adapted(nn.Module):
     def add_delta(self, sign: int) -> None:
         """Add the active adapter's delta to the module's weight (``sign`` 1) or take it away again (-1)."""
         if self.active in self.adapters:
-            weight = self.base.weight
-            delta = self.adapters[self.active].delta(self.base)
+            weight, layer = self.base.weight, self.adapters[self.active]
+            delta = layer.delta(self.base) if self._merged is None else self._merged
+            self._merged = delta if layer.keeps_delta and sign > 0 else None
             weight.data = (weight.data.float() + sign * delta).to(weight.dtype)
 
 

@@ -39,6 +39,8 @@ class LoRA(Adapter):
         rank: r; parameters grow by ``in + out`` for each unit.
         alpha: the update is scaled by ``alpha / rank``; twice the rank by default, as SAM2LoRA.
         dropout: probability of dropping the branch's input in training, 0..1.
+        rank_stabilized: scale the update by ``alpha / sqrt(rank)`` (rsLoRA), so that it does not shrink as the rank
+            grows.
         parts: of a fused ``qkv`` layer, which thirds of its output to adapt: any of ``q``, ``k`` and ``v``.
             Thirds are of the output: where Hiera changes its width, ``qkv`` maps ``dim`` to ``3 * dim_out``.
         name: see :class:`Adapter`.
@@ -48,7 +50,8 @@ class LoRA(Adapter):
 
     Source:
         Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, https://arxiv.org/abs/2106.09685; placed
-        as in Mandal et al., SAM2LoRA, 2025, https://arxiv.org/abs/2510.10288.
+        as in Mandal et al., SAM2LoRA, 2025, https://arxiv.org/abs/2510.10288. Kalajdzievski, A Rank Stabilization
+        Scaling Factor for Fine-Tuning with LoRA, 2023, https://arxiv.org/abs/2312.03732.
 
     Example:
         >>> adapter = LoRA(targets=["0"], rank=2)
@@ -64,6 +67,7 @@ class LoRA(Adapter):
         rank: int = 16,
         alpha: float | None = None,
         dropout: float = 0.0,
+        rank_stabilized: bool = False,
         parts: str | None = None,
         name: str = "default",
     ) -> None:
@@ -77,17 +81,18 @@ class LoRA(Adapter):
         self.rank = rank
         self.alpha = float(2 * rank if alpha is None else alpha)
         self.dropout = dropout
+        self.rank_stabilized = rank_stabilized
         self.parts = parts
 
     def layer(self, base: nn.Module) -> AdapterLayer:
+        settings: dict[str, Any] = {"rank": self.rank, "dropout": self.dropout}
+        settings["scale"] = self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
         if isinstance(base, nn.Linear):
-            return LoRALinear(
-                base, rank=self.rank, scale=self.alpha / self.rank, dropout=self.dropout, parts=self.parts
-            )
+            return LoRALinear(base, parts=self.parts, **settings)
         if isinstance(base, nn.Conv2d) and base.groups == 1 and base.padding_mode == "zeros":
             if self.parts is not None:
                 raise ValueError(f"parts={self.parts!r} is for fused qkv layers, not for a convolution.")
-            return LoRAConv2d(base, rank=self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+            return LoRAConv2d(base, **settings)
         raise TypeError(f"LoRA adapts Linear and Conv2d without groups, not {type(base).__name__}; narrow the targets.")
 
 

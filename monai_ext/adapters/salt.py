@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_ext.adapters.base import Adapter, AdapterLayer
-from monai_ext.adapters.singular_values import FactoredLayer, is_matrix, positive
+from monai_ext.adapters.base import Adapter, AdapterLayer, require_matrix
+from monai_ext.adapters.singular_values import FactoredLayer, positive
 
 
 class SALT(Adapter):
@@ -62,10 +62,7 @@ class SALT(Adapter):
         self.rank, self.leading = rank, leading
 
     def layer(self, base: nn.Module) -> AdapterLayer:
-        if not is_matrix(base):
-            raise TypeError(
-                f"SALT adapts Linear and Conv2d without groups, not {type(base).__name__}; narrow the targets."
-            )
+        require_matrix(base, "SALT")
         return SALTLayer(base.weight, rank=self.rank, leading=self.leading)
 
 
@@ -86,7 +83,7 @@ class SALTLayer(FactoredLayer):
         self.x = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rest, min(rank, rest), **factory), a=20**0.5))
         self.y = nn.Parameter(torch.zeros(min(rank, rest), rest, **factory))
 
-    def change(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+    def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
         k = self.count
         leading = (u[:, :k] * (positive(self.scale * s[:k] + self.shift) - s[:k])) @ vt[:k]
         return leading + (u[:, k:] @ self.x) @ (self.y @ vt[k:])

@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from abc import abstractmethod
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_ext.adapters.base import Adapter, AdapterLayer
+from monai_ext.adapters.base import Adapter, AdapterLayer, WeightLayer, require_matrix
 
 
 class SingularValues(Adapter):
@@ -53,14 +53,12 @@ class SingularValues(Adapter):
     """
 
     def layer(self, base: nn.Module) -> AdapterLayer:
-        if not is_matrix(base):
-            kind = type(base).__name__
-            raise TypeError(f"SingularValues adapts Linear and Conv2d without groups, not {kind}; narrow the targets.")
+        require_matrix(base, "SingularValues")
         return SingularValuesLayer(base.weight)
 
 
-class FactoredLayer(AdapterLayer):
-    """A layer whose change of the weight is written in the singular vectors of the weight."""
+class FactoredLayer(WeightLayer):
+    """A change of a weight that is written in the weight's own singular vectors."""
 
     u: Tensor | None
     s: Tensor | None
@@ -70,21 +68,13 @@ class FactoredLayer(AdapterLayer):
         super().__init__()
         for name in ("u", "s", "vt"):
             self.register_buffer(name, None, persistent=False)
-        self._cache: tuple[Any, Tensor] | None = None
 
-    def change(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+    @abstractmethod
+    def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
         """What is added to the weight, ``(out, in)``; zero before training."""
-        raise NotImplementedError
 
-    def forward(self, base: Any, x: Tensor) -> Tensor:
-        weight = self._weight(base)
-        if isinstance(base, nn.Linear):
-            return F.linear(x, weight, base.bias)
-        return base._conv_forward(x, weight, base.bias)
-
-    def delta(self, base: Any) -> Tensor:
-        with torch.no_grad():
-            return self.change(*self.factors(base)).float().view_as(base.weight)
+    def change(self, base: Any) -> Tensor:
+        return self.change_of_factors(*self.factors(base)).view_as(base.weight)
 
     def factors(self, base: Any) -> tuple[Tensor, Tensor, Tensor]:
         """U ``(out, r)``, S ``(r)`` and V^T ``(r, in)`` of the weight, computed once."""
@@ -95,16 +85,8 @@ class FactoredLayer(AdapterLayer):
         return self.u, self.s, self.vt
 
     def base_changed(self) -> None:
-        self.u = self.s = self.vt = self._cache = None
-
-    def _weight(self, base: Any) -> Tensor:
-        if torch.is_grad_enabled():
-            return base.weight + self.change(*self.factors(base)).view_as(base.weight)
-        # A tensor's version counts the changes made in place: by an optimizer, by loading.
-        state = [(p.data_ptr(), p.dtype, p._version) for p in (base.weight, *self.parameters())]
-        if self._cache is None or self._cache[0] != state:
-            self._cache = state, base.weight + self.change(*self.factors(base)).view_as(base.weight)
-        return self._cache[1]
+        super().base_changed()
+        self.u = self.s = self.vt = None
 
 
 class SingularValuesLayer(FactoredLayer):
@@ -117,14 +99,8 @@ class SingularValuesLayer(FactoredLayer):
         self.scale = nn.Parameter(torch.ones(count, **factory))
         self.shift = nn.Parameter(torch.zeros(count, **factory))
 
-    def change(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+    def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
         return (u * (positive(self.scale * s + self.shift) - s)) @ vt
-
-
-def is_matrix(base: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    """Whether a module's weight can be factored."""
-    convolution = isinstance(base, nn.Conv2d) and base.groups == 1 and base.padding_mode == "zeros"
-    return isinstance(base, nn.Linear) or convolution
 
 
 def positive(values: Tensor) -> Tensor:

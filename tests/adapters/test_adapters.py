@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_ext.adapters import SALT, Adapter, AdapterLayer, LoRA, SingularValues
+from monai_ext.adapters import SALT, Adapter, AdapterLayer, DoRA, LoRA, SingularValues
 from monai_ext.adapters.base import inject
 from monai_ext.networks.sam2 import sam2_modules
 
@@ -50,6 +50,8 @@ METHODS = {
     "LoRA of q and v": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="qv", **kw), True),
     "LoRA of k": (lambda **kw: LoRA(targets=["qkv"], rank=2, parts="k", **kw), True),
     "LoRA with dropout": (lambda **kw: LoRA(targets=["conv", "qkv"], rank=2, dropout=0.5, **kw), True),
+    "rsLoRA": (lambda **kw: LoRA(targets=["conv", "qkv"], rank=3, rank_stabilized=True, **kw), True),
+    "DoRA": (lambda **kw: DoRA(targets=["conv", "qkv", "proj"], rank=2, **kw), True),
     "singular values": (lambda **kw: SingularValues(targets=["conv", "qkv", "proj"], **kw), True),
     "SALT": (lambda **kw: SALT(targets=["conv", "qkv", "proj"], rank=2, leading=0.4, **kw), True),
 }
@@ -186,13 +188,22 @@ def written_out(layer, weight, p):
     if "lora_a" in p:
         rows = torch.cat([torch.arange(i, j) for i, j in getattr(layer, "rows", [(0, len(weight))])])
         update = layer.scale * p["lora_b"] @ p["lora_a"].flatten(1)
-        return weight + torch.zeros_like(weight).index_copy(0, rows, update)
+        moved = weight + torch.zeros_like(weight).index_copy(0, rows, update)
+        if "magnitude" not in p:
+            return moved
+        return p["magnitude"][:, None] * moved / moved.detach().norm(dim=1, keepdim=True)
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
     k = len(p["scale"])
     sigma = torch.diag(torch.cat([torch.relu(p["scale"] * s[:k] + p["shift"]), s[k:]]))
     if "x" in p:
         sigma = sigma + nn.functional.pad(p["x"] @ p["y"], (k, 0, k, 0))
     return u @ sigma @ vt
+
+
+def test_scale_of_the_update():
+    base = nn.Linear(4, 4)
+    assert LoRA(targets=["x"], rank=4, alpha=6).layer(base).scale == 1.5
+    assert LoRA(targets=["x"], rank=4, alpha=6, rank_stabilized=True).layer(base).scale == 3
 
 
 def test_singular_values_that_were_clipped_come_back():
@@ -384,6 +395,7 @@ def test_json_builds_it():
         "rank": 4,
         "alpha": 8.0,
         "dropout": 0.0,
+        "rank_stabilized": False,
         "parts": "qv",
     }
 

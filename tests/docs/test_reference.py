@@ -83,6 +83,7 @@ def first_sentence(thing: Any) -> str:
     [
         ("network", networks.SAM2Segmenter),
         ("adapters", adapters.LoRA),
+        ("adapters", adapters.DoRA),
         ("adapters", adapters.SingularValues),
         ("adapters", adapters.SALT),
         ("losses", losses.FocalTverskyLoss),
