@@ -12,9 +12,23 @@
 from __future__ import annotations
 
 from monai_ext.adapters.base import Adapted, Adapter, AdapterLayer
+from monai_ext.adapters.bottleneck import Bottleneck
+from monai_ext.adapters.depthwise_separable import DepthwiseSeparable
+from monai_ext.adapters.dilated_depthwise import DilatedDepthwise
 from monai_ext.adapters.dora import DoRA
 from monai_ext.adapters.lora import LoRA
 from monai_ext.adapters.salt import SALT
 from monai_ext.adapters.singular_values import SingularValues
 
-__all__ = ["SALT", "Adapted", "Adapter", "AdapterLayer", "DoRA", "LoRA", "SingularValues"]
+__all__ = [
+    "SALT",
+    "Adapted",
+    "Adapter",
+    "AdapterLayer",
+    "Bottleneck",
+    "DepthwiseSeparable",
+    "DilatedDepthwise",
+    "DoRA",
+    "LoRA",
+    "SingularValues",
+]

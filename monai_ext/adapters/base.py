@@ -87,6 +87,15 @@ def require_matrix(base: nn.Module, method: str) -> None:
         raise TypeError(f"{method} adapts Linear and Conv2d without groups, not {kind}; narrow the targets.")
 
 
+def block_widths(base: nn.Module, method: str) -> tuple[int, int]:
+    """Channels that go into a block of Hiera and come out of it; TypeError if it is none."""
+    widths = getattr(base, "dim", None), getattr(base, "dim_out", None)
+    if not (isinstance(widths[0], int) and isinstance(widths[1], int) and hasattr(base, "mlp")):
+        kind = type(base).__name__
+        raise TypeError(f"{method} adapts blocks (image_encoder.trunk.blocks.*), not {kind}; narrow the targets.")
+    return widths[0], widths[1]
+
+
 class Adapter(ABC):
     """
     A way of tuning: which modules it adapts, and how. It holds settings only, no tensors.

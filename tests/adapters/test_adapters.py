@@ -19,27 +19,39 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
+from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from torch import nn
 
-from monai_ext.adapters import SALT, Adapter, AdapterLayer, DoRA, LoRA, SingularValues
+from monai_ext.adapters import (
+    SALT,
+    Adapter,
+    AdapterLayer,
+    Bottleneck,
+    DepthwiseSeparable,
+    DilatedDepthwise,
+    DoRA,
+    LoRA,
+    SingularValues,
+)
 from monai_ext.adapters.base import inject
 from monai_ext.networks.sam2 import sam2_modules
 
 
 class Toy(nn.Module):
-    """A fused qkv that changes the width, as Hiera's transition blocks do, a convolution and a plain layer."""
+    """A convolution, a block of Hiera, a fused qkv that changes the width, as its transition blocks do, and a layer."""
 
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+            self.block = MultiScaleBlock(4, 4, num_heads=1)
             self.qkv = nn.Linear(4, 3 * 8)
             self.proj = nn.Linear(8, 5, bias=False)
             self.pool = nn.MaxPool2d(2)
 
     def forward(self, x):
-        x = self.conv(x).flatten(2).transpose(1, 2)
+        x = self.block(self.conv(x).permute(0, 2, 3, 1)).flatten(1, 2)
         q, k, v = self.qkv(x).chunk(3, -1)
         return self.proj(torch.tanh(q * k) + v)
 
@@ -53,6 +65,9 @@ METHODS = {
     "rsLoRA": (lambda **kw: LoRA(targets=["conv", "qkv"], rank=3, rank_stabilized=True, **kw), True),
     "DoRA": (lambda **kw: DoRA(targets=["conv", "qkv", "proj"], rank=2, **kw), True),
     "singular values": (lambda **kw: SingularValues(targets=["conv", "qkv", "proj"], **kw), True),
+    "bottleneck": (lambda **kw: Bottleneck(targets=["block"], width=3, **kw), False),
+    "dilated depthwise": (lambda **kw: DilatedDepthwise(targets=["block"], **kw), False),
+    "depthwise separable": (lambda **kw: DepthwiseSeparable(targets=["conv"], **kw), False),
     "SALT": (lambda **kw: SALT(targets=["conv", "qkv", "proj"], rank=2, leading=0.4, **kw), True),
 }
 
@@ -162,6 +177,8 @@ class TestEveryMethod:
         """Against autograd through the weights of the formula in float64, for input and parameters."""
         net, wrappers = toy(METHODS[method][0](), torch.float64)
         move(wrappers)
+        if not METHODS[method][1]:
+            return
         if "dropout" in method:
             net.eval()
         x = images(torch.float64).requires_grad_()
@@ -345,13 +362,32 @@ def test_settings_out_of_range(arguments, message):
 
 
 @pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: DoRA(targets=["x"], rank=0), "rank must be a whole number of at least 1, not 0"),
+        (lambda: SALT(targets=["x"], rank=1.5), "rank must be a whole number of at least 1, not 1.5"),
+        (lambda: SALT(targets=["x"], leading=1), "leading must be above 0 and below 1, not 1"),
+        (lambda: Bottleneck(targets=["x"], width=0), "width must be a whole number of at least 1, not 0"),
+        (lambda: SALT(targets=["x"]).layer(nn.Linear(1, 3)), "at least two singular values"),
+    ],
+)
+def test_settings_of_other_methods_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
     "adapters, error, message",
     [
         ([LoRA(targets=["qvk"])], ValueError, "'qvk' matches no module. Near names: qkv"),
         ([LoRA(targets=["qkv"]), LoRA(targets=["pool"])], TypeError, "pool: LoRA adapts Linear and Conv2d"),
+        ([Bottleneck(targets=["qkv"])], TypeError, "qkv: Bottleneck adapts blocks .*, not Linear"),
+        ([DilatedDepthwise(targets=["conv"])], TypeError, "conv: DilatedDepthwise adapts blocks .*, not Conv2d"),
+        ([DepthwiseSeparable(targets=["qkv"])], TypeError, "qkv: DepthwiseSeparable adapts Conv2d, not Linear"),
+        ([SALT(targets=["block"])], TypeError, "block: SALT adapts Linear and Conv2d without groups"),
         ([LoRA(targets=["proj"], parts="qv")], ValueError, "proj: parts='qv' needs a fused qkv layer, not one with 5"),
         ([LoRA(targets=["conv"], parts="qv")], ValueError, "conv: parts='qv' is for fused qkv layers"),
-        ([LoRA(targets=["qkv"]), LoRA(targets=["*"])], ValueError, "two adapters named 'default' match 'qkv'"),
+        ([LoRA(targets=["qkv"]), LoRA(targets=["q*"])], ValueError, "two adapters named 'default' match 'qkv'"),
     ],
 )
 def test_errors_come_before_anything_changes(adapters, error, message):

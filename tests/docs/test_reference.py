@@ -83,6 +83,9 @@ def first_sentence(thing: Any) -> str:
     [
         ("network", networks.SAM2Segmenter),
         ("adapters", adapters.LoRA),
+        ("adapters", adapters.Bottleneck),
+        ("adapters", adapters.DepthwiseSeparable),
+        ("adapters", adapters.DilatedDepthwise),
         ("adapters", adapters.DoRA),
         ("adapters", adapters.SingularValues),
         ("adapters", adapters.SALT),
