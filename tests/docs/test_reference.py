@@ -22,7 +22,9 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from documents import BUNDLES, ROOT, read, rows, section
+from monai.bundle import ConfigParser
 
 from monai_ext import adapters, losses, networks
 from monai_ext.__main__ import COMMANDS
@@ -101,6 +103,23 @@ def test_arguments(page: str, thing: type) -> None:
         p.name: "" if p.default is p.empty else getattr(p.default, "value", repr(p.default)) for p in parameters
     }
     assert {name: given.get(name) for name in defaults} == defaults
+
+
+ADAPTER_BLOCKS = re.findall(r"```json\n(.*?)```", read("docs/reference/adapters.md"), re.S)
+
+
+@pytest.mark.parametrize("block", ADAPTER_BLOCKS, ids=[json.loads(block)["_target_"] for block in ADAPTER_BLOCKS])
+def test_adapters_in_json(block: str) -> None:
+    adapter = ConfigParser({"adapter": json.loads(block)}).get_parsed_content("adapter")
+    network = networks.SAM2Segmenter(size="micro", weights="micro", adapters=[adapter])
+    network(torch.zeros(1, 3, 32, 32)).sum().backward()
+    trained = [p for name, p in network.named_parameters() if ".adapters." in name]
+    assert trained and all(p.grad is not None for p in trained)
+
+
+def test_every_adapter_has_a_block() -> None:
+    shown = {json.loads(block)["_target_"].rpartition(".")[2] for block in ADAPTER_BLOCKS}
+    assert shown == {name for name in adapters.__all__ if not name.startswith("Adapt")}
 
 
 def test_sizes_and_weights() -> None:
