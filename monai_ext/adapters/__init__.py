@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from monai_ext.adapters.base import Adapted, Adapter, AdapterLayer
-from monai_ext.adapters.bottleneck import Bottleneck
+from monai_ext.adapters.bottleneck import BottleneckMLP
 from monai_ext.adapters.depthwise_separable import DepthwiseSeparable
 from monai_ext.adapters.dilated_depthwise import DilatedDepthwise
 from monai_ext.adapters.dora import DoRA
@@ -25,7 +25,7 @@ __all__ = [
     "Adapted",
     "Adapter",
     "AdapterLayer",
-    "Bottleneck",
+    "BottleneckMLP",
     "DepthwiseSeparable",
     "DilatedDepthwise",
     "DoRA",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from monai_ext.adapters.base import Adapter, AdapterLayer, block_widths
 
 
-class Bottleneck(Adapter):
+class BottleneckMLP(Adapter):
     r"""
     A narrow MLP in front of every block, as SAM2-UNet and SAM2-UNeXT tune Hiera.
 
@@ -42,7 +42,7 @@ class Bottleneck(Adapter):
         https://arxiv.org/abs/2508.03566.
 
     Example:
-        >>> Bottleneck(targets=["image_encoder.trunk.blocks.?"]).describe()["width"]
+        >>> BottleneckMLP(targets=["image_encoder.trunk.blocks.?"]).describe()["width"]
         32
     """
 
@@ -53,7 +53,7 @@ class Bottleneck(Adapter):
         self.width = width
 
     def layer(self, base: nn.Module) -> AdapterLayer:
-        channels, _ = block_widths(base, "Bottleneck")
+        channels, _ = block_widths(base, "BottleneckMLP")
         parameter = next(base.parameters())
         return BottleneckLayer(channels, self.width).to(parameter.device, parameter.dtype)
 

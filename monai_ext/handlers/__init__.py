@@ -21,6 +21,7 @@ from monai_ext.handlers.progress import EvaluationProgressBar, TrainingProgressB
 from monai_ext.handlers.report import EvaluationReport
 from monai_ext.handlers.results import SegmentationWriter
 from monai_ext.handlers.resume import ResumeHandler
+from monai_ext.handlers.sharpness import SharpnessAware
 from monai_ext.handlers.trained import TrainedPartSaver
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "OverlayHandler",
     "ResumeHandler",
     "SegmentationWriter",
+    "SharpnessAware",
     "TrainedPartLoader",
     "TrainedPartSaver",
     "TrainingProgressBar",

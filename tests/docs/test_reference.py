@@ -85,7 +85,7 @@ def first_sentence(thing: Any) -> str:
     [
         ("network", networks.SAM2Segmenter),
         ("adapters", adapters.LoRA),
-        ("adapters", adapters.Bottleneck),
+        ("adapters", adapters.BottleneckMLP),
         ("adapters", adapters.DepthwiseSeparable),
         ("adapters", adapters.DilatedDepthwise),
         ("adapters", adapters.DoRA),

@@ -1,0 +1,28 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from monai_ext.optimizers.global_perturbation import GlobalPerturbation
+from monai_ext.optimizers.layerwise_perturbation import LayerwisePerturbation
+from monai_ext.optimizers.perturbation import Perturbation
+from monai_ext.optimizers.random_perturbation import RandomPerturbation
+from monai_ext.optimizers.sampled_perturbation import SampledPerturbation
+from monai_ext.optimizers.sparse_perturbation import SparsePerturbation
+
+__all__ = [
+    "GlobalPerturbation",
+    "LayerwisePerturbation",
+    "Perturbation",
+    "RandomPerturbation",
+    "SampledPerturbation",
+    "SparsePerturbation",
+]
