@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 # The base weights that come with the package, by name, and the sha256 of their files.
-EMBEDDED_WEIGHTS = MappingProxyType({"micro": "c485b803636e96d5b209afff88f76ac1312d946594d1a4bde765231e707590d3"})
+EMBEDDED_WEIGHTS = MappingProxyType({"micro": "360cf3700e14bff155fb6bbb144b4ec5120635775ed8bb34287362e12b12936c"})
 
 
 def embedded_weights(name: str) -> Path:

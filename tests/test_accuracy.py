@@ -1,0 +1,128 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""
+What the shipped weights can do, on fixed images: a change that makes them worse fails here.
+
+The expected figures were measured with these weights. Each tolerance is four times the deviation that the figure had
+over images with a little noise added (``python -m tests.test_accuracy`` measures both anew), but at least 0.005.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.metrics import compute_iou
+from monai.transforms import NormalizeIntensity
+from monai.utils import convert_to_tensor
+
+from monai_ext.inferers import ClickTrialInferer
+from monai_ext.networks import SAM2Segmenter
+from monai_ext.transforms import DrawScene
+
+ROOT = Path(__file__).parents[1]
+BASE = ROOT / "bundles" / "sam2_micro_pretraining"
+NOISE = 0.01  # of normalised intensity: less than one grey value of 255
+
+ANSWERS = ("one click", "three clicks", "box")
+# set: mean IoU after one click, after three, and from a box, with their tolerances
+CLICKS: dict[str, dict[str, tuple[float, float]]] = {
+    "drawn": {"one click": (0.31, 0.005), "three clicks": (0.556, 0.0139), "box": (0.625, 0.005)},
+    "discs": {"one click": (0.933, 0.005), "three clicks": (0.949, 0.005), "box": (0.935, 0.005)},
+    "nuclei": {"one click": (0.667, 0.005), "three clicks": (0.761, 0.005), "box": (0.758, 0.005)},
+}
+
+
+def prepared(image: torch.Tensor) -> torch.Tensor:
+    normalise = NormalizeIntensity([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], channel_wise=True)
+    return torch.as_tensor(normalise(image))
+
+
+def drawn(_: Path | None) -> list[dict[str, Any]]:
+    """Twenty drawn scenes with up to four objects each that are neither tiny nor nearly all."""
+    items = []
+    for seed in range(20):
+        scene = DrawScene(size=224, seed=1000 + seed)(None)
+        numbers, counts = scene["label"].unique(return_counts=True)
+        kept = [n for n, count in zip(numbers, counts, strict=True) if n > 0 and 400 <= count <= 20000][:4]
+        if kept:
+            masks = torch.stack([(scene["label"][0] == n).float() for n in kept])
+            items.append({"image": prepared(scene["image"]), "label": masks})
+    return items
+
+
+def held_out(name: str, count: int) -> Callable[[Path | None], list[dict[str, Any]]]:
+    """The first images of a set that the base was never trained on, as its bundle prepares them."""
+
+    def load(shared: Path | None) -> list[dict[str, Any]]:
+        config = ConfigParser(ConfigParser.load_config_file(BASE / "configs" / "train.json"))
+        config["dataset_dir"] = str(shared)
+        transform = config.get_parsed_content(f"validate#{name}").transform
+        source = {"discs": "idrid_disc_validation", "nuclei": "dsb2018_stained_validation"}[name]
+        return [transform(record) for record in getattr(config.get_parsed_content("data"), source)[:count]]
+
+    return load
+
+
+SETS = {"drawn": drawn, "discs": held_out("discs", 4), "nuclei": held_out("nuclei", 3)}
+
+
+def click_scores(items: list[dict[str, Any]], noise: int | None = None) -> dict[str, float]:
+    """Mean IoU over all objects, from the shipped base."""
+    network, rng = base(), torch.Generator().manual_seed(noise or 0)
+    scores: dict[str, list[torch.Tensor]] = {answer: [] for answer in ANSWERS}
+    for item in items:
+        image, label = convert_to_tensor(item["image"], track_meta=False), item["label"]
+        if noise is not None:
+            image = image + NOISE * torch.randn(image.shape, generator=rng)
+        with torch.no_grad():
+            clicks = ClickTrialInferer(clicks=3, window=224)(image[None], network, label=label[None])[0]
+            boxed = ClickTrialInferer(clicks=1, box=True, window=224)(image[None], network, label=label[None])[0]
+        for name, masks in zip(scores, (clicks[0], clicks[2], boxed[0]), strict=True):
+            scores[name].append(compute_iou(masks.unsqueeze(1), label.unsqueeze(1)).flatten())
+    return {name: float(torch.cat(values).mean()) for name, values in scores.items()}
+
+
+@functools.cache
+def base() -> SAM2Segmenter:
+    return SAM2Segmenter(size="micro", weights="micro").eval()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_clicks(name: str, request: pytest.FixtureRequest) -> None:
+    items = SETS[name](None if name == "drawn" else request.getfixturevalue("shared_data"))
+    scores = click_scores(items)
+    for answer, (expected, tolerance) in CLICKS[name].items():
+        assert scores[answer] == pytest.approx(expected, abs=tolerance), f"{name}, {answer}"
+
+
+def measure(words: str, score: Callable[[int | None], float]) -> None:
+    spread = np.std([score(noise) for noise in range(6)], ddof=1)
+    sys.stdout.write(f"{words:28}{score(None):.3f}   4 x deviation {4 * spread:.4f}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    shared = ROOT.parent / "shared" / "data"
+    for name, load in SETS.items():
+        items = load(shared)
+        results = functools.cache(functools.partial(click_scores, items))
+        for answer in ANSWERS:
+            measure(f"{name}, {answer}", lambda noise, a=answer, r=results: r(noise)[a])  # type: ignore[misc]
