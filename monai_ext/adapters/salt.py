@@ -63,7 +63,7 @@ class SALT(Adapter):
 
     def layer(self, base: nn.Module) -> AdapterLayer:
         require_matrix(base, "SALT")
-        return SALTLayer(base.weight, rank=self.rank, leading=self.leading)
+        return SALTLayer(base.weight, rank=self.rank, leading=self.leading)  # type: ignore[arg-type]
 
 
 class SALTLayer(FactoredLayer):

@@ -54,7 +54,7 @@ class SingularValues(Adapter):
 
     def layer(self, base: nn.Module) -> AdapterLayer:
         require_matrix(base, "SingularValues")
-        return SingularValuesLayer(base.weight)
+        return SingularValuesLayer(base.weight)  # type: ignore[arg-type]
 
 
 class FactoredLayer(WeightLayer):

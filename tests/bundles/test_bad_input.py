@@ -210,7 +210,7 @@ def test_a_bad_model(
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "labels": ({"labels": ["disc"]}, "trained for other labels or adapter settings"),
     "more labels": ({"labels": ["vessel", "disc"]}, "another size, adapter or number of labels"),
-    "rank": ({"adapters#0#rank": 8}, "another size, adapter or number of labels"),
+    "rank": ({"adapters#0#rank": 4}, "another size, adapter or number of labels"),
     "alpha": ({"adapters#0#alpha": 5}, "trained for other labels or adapter settings"),
     "no adapter": ({"adapters": []}, "another size, adapter or number of labels"),
 }
