@@ -57,7 +57,7 @@ class PromptableLoss(_Loss):
         lambda_iou: weight of the error of the predicted IoU.
         lambda_score: weight of the object score.
         stride: look at every so many pixels along both sides. The network draws masks at a quarter of its input's
-            resolution, so that 2 changes little and a step takes three quarters of the time.
+            resolution, so that 2 loses hardly anything and saves time.
 
     Shape:
         input: for each round, logits (B, K, 4, H, W), predicted IoU (B, K, 4) and object score (B, K); target: masks
