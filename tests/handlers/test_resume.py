@@ -31,6 +31,8 @@ from toy_training import ToyNetwork, loader, make_training
 from monai_ext.handlers.files import save_tensors
 from monai_ext.handlers.resume import ResumeHandler
 from monai_ext.handlers.seeding import EpochSeeding
+from monai_ext.inferers import PromptedInferer
+from monai_ext.transforms import SimulatePrompts
 
 
 class Stop:
@@ -132,9 +134,11 @@ def test_seeding_differs_by_seed_and_rank_and_covers_all_generators() -> None:
     def draws(seed: int, rank: int) -> tuple[float, ...]:
         trainer = make_training(Path("unused"), validate=False)
         trainer.state.rank, trainer.state.epoch, trainer.state.dataloader = rank, 1, trainer.data_loader
+        trainer.inferer = PromptedInferer(prompts=SimulatePrompts(mode="points_1"))
         EpochSeeding(seed=seed)(trainer)
         crop = next(iter(trainer.data_loader))["image"].sum().item()
-        return (np.random.random(), torch.rand(1).item(), crop)
+        x, y = trainer.inferer.prompts(torch.ones(1, 1, 999, 999))["points"].flatten().tolist()
+        return (np.random.random(), torch.rand(1).item(), crop, x + 999 * y)
 
     first = draws(0, 0)
     assert draws(0, 0) == first
