@@ -17,6 +17,7 @@ import io
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.networks.utils import copy_model_state
 from torch import nn
 
@@ -125,6 +126,16 @@ def test_multimask_takes_the_mask_with_the_best_predicted_iou():
         _, single = net.decode(embedding, **PROMPTS["one click"])
     assert iou.shape == single.shape == (1, 1)
     assert iou != single
+
+
+def test_prompts_may_carry_metadata() -> None:
+    """MONAI's transforms make MetaTensors, whose indexing would stumble over the choice among the masks."""
+    net = SAM2Segmenter(size="micro", multimask=True).eval()
+    prompts = {"points": torch.tensor([[[9.0, 9.0]]]), "point_labels": torch.ones(1, 1)}
+    with torch.no_grad():
+        plain = net(torch.ones(1, 3, 32, 32), **prompts)
+        given = net(MetaTensor(torch.ones(1, 3, 32, 32)), **{key: MetaTensor(value) for key, value in prompts.items()})
+    assert torch.equal(plain, given) and not isinstance(given, MetaTensor)
 
 
 def test_candidates_are_what_decode_chooses_from() -> None:
