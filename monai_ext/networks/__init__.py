@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 from monai_ext.networks.base_file import save_base
-from monai_ext.networks.prompts import ClassTokens
+from monai_ext.networks.prompts import ClassTokens, TextTokens
 from monai_ext.networks.sam2 import SIZES
 from monai_ext.networks.segmenter import SAM2Segmenter
 
-__all__ = ["SIZES", "ClassTokens", "SAM2Segmenter", "save_base"]
+__all__ = ["SIZES", "ClassTokens", "SAM2Segmenter", "TextTokens", "save_base"]

@@ -43,6 +43,41 @@ class ClassTokens(nn.Module):
         return self.weight
 
 
+class TextTokens(nn.Module):
+    r"""
+    One token per label, made from the label's name.
+
+    .. math:: t_c = W \frac{e_c}{\lVert e_c \rVert} + b
+
+    with e the embeddings of the names, W = 0 and b SAM's "not a point" token at first, so that before training clicks
+    and boxes give exactly SAM's answer. W and b are shared by all labels: a label that was never trained has a token
+    too, near those of names that mean nearly the same.
+
+    Args:
+        embeddings: ``(C, D)``, frozen.
+        start: the token to start from, ``(1, 256)``.
+
+    Shape:
+        output: ``(C, 256)``.
+
+    Source:
+        The Text Affine Layer of Paranjape et al., S-SAM, MICCAI 2024, https://arxiv.org/abs/2408.06447. Theirs has a
+        ReLU and a batch norm after W, with which no start from SAM's own token is possible.
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, embeddings: Tensor, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", F.normalize(embeddings, dim=-1), persistent=False)
+        self.affine = nn.Linear(embeddings.shape[1], start.shape[1])
+        nn.init.zeros_(self.affine.weight)
+        self.affine.bias.data.copy_(start[0])
+
+    def forward(self) -> Tensor:
+        return self.affine(self.embeddings)
+
+
 def join_clicks(
     sizes: tuple[int, int], points: Tensor | None, point_labels: Tensor | None, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:

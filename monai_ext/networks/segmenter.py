@@ -24,10 +24,19 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from monai_ext.adapters.base import Adapted, Adapter, inject, replace_module
-from monai_ext.networks.prompts import ClassTokens, embed_grid, embed_mask, embed_points, fit_mask, join_clicks
+from monai_ext.networks.prompts import (
+    ClassTokens,
+    TextTokens,
+    embed_grid,
+    embed_mask,
+    embed_points,
+    fit_mask,
+    join_clicks,
+)
 from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, sam2_modules
 from monai_ext.networks.state import check_state, make_fingerprint, same_memory
 from monai_ext.networks.weights import check_size, find_weights, load_base
+from monai_ext.text.embeddings import read_label_embeddings
 from monai_ext.version import __version__
 
 
@@ -65,6 +74,9 @@ class SAM2Segmenter(nn.Module):
             path, or an official name such as ``sam2.1_hiera_tiny`` (see ``python -m monai_ext weights``). Never
             downloaded here.
         labels: names of the labels, one output channel each.
+        label_embeddings: a file of ``python -m monai_ext labels``: the names themselves are then the prompts, see
+            :class:`TextTokens`, and labels can be added to a trained network. Without it each label learns a token
+            of its own.
         adapters: what to add to the base, see :mod:`monai_ext.adapters`. Adapters with the first name are active.
         train: patterns of base parameters that are trained as well, by their official names; ``["*"]`` for all.
             Everything else of the base is frozen. With ``weights=None`` all of the base belongs to the trained
@@ -108,6 +120,7 @@ class SAM2Segmenter(nn.Module):
         size: str = "tiny",
         weights: str | os.PathLike[str] | None = None,
         labels: Sequence[str] = ("object",),
+        label_embeddings: str | os.PathLike[str] | None = None,
         adapters: Sequence[Adapter] = (),
         train: Sequence[str] = (),
         enlarge: int = 1,
@@ -122,6 +135,8 @@ class SAM2Segmenter(nn.Module):
             raise ValueError(f"enlarge must be a whole number of at least 1, not {enlarge!r}.")
         check_size(size, weights)
         path = None if weights is None else find_weights(weights, bundle_root=bundle_root)
+        names = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.labels)
+        self.text_encoder = None if names is None else names[1]
         self.size, self.weights, self.enlarge, self.multimask = size, weights, enlarge, multimask
         self.train_patterns = list(train)
         self.adapter_settings = [adapter.describe() for adapter in adapters]
@@ -134,7 +149,10 @@ class SAM2Segmenter(nn.Module):
             self.sam_mask_decoder.dynamic_multimask_via_stability = dynamic_multimask
             self._freeze(train)
             frozen = {} if path is None else {k: v for k, v in self.named_parameters() if not v.requires_grad}
-            self.class_tokens = ClassTokens(len(self.labels), self.sam_prompt_encoder.not_a_point_embed.weight)
+            start = self.sam_prompt_encoder.not_a_point_embed.weight
+            self.class_tokens = (
+                ClassTokens(len(self.labels), start) if names is None else TextTokens(names[0], start.detach())
+            )
             self._adapted: dict[str, Adapted] = inject(self, adapters)
         self.merged = False
         everything = [*dict(self.named_parameters()), *dict(self.named_buffers())]
@@ -143,7 +161,9 @@ class SAM2Segmenter(nn.Module):
         shapes = {k: tuple(v.shape) for k, v in self.state_dict().items() if k in self._trained_keys}
         # Patterns and dropout may be written otherwise; what changes the answer may not.
         methods = [{k: v for k, v in a.items() if k not in ("targets", "dropout")} for a in self.adapter_settings]
-        self.register_buffer("fingerprint", make_fingerprint(frozen, [self.labels, methods, sorted(shapes.items())]))
+        # With names as prompts labels may come and go, but what turned the names into vectors may not change.
+        meaning = self.labels if names is None else self.text_encoder
+        self.register_buffer("fingerprint", make_fingerprint(frozen, [meaning, methods, sorted(shapes.items())]))
         self.activate(adapters[0].name if adapters else None)
 
     def forward(
@@ -292,6 +312,7 @@ class SAM2Segmenter(nn.Module):
             "size": self.size,
             "weights": None if self.weights is None else str(self.weights),
             "labels": self.labels,
+            "text_encoder": self.text_encoder,
             "adapters": self.adapter_settings,
             "train": self.train_patterns,
             "enlarge": self.enlarge,
