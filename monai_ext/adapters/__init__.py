@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from monai_ext.adapters.base import Adapted, Adapter, AdapterLayer
 from monai_ext.adapters.bottleneck import BottleneckMLP
+from monai_ext.adapters.bridge import PromptBridge
 from monai_ext.adapters.depthwise_separable import DepthwiseSeparable
 from monai_ext.adapters.dilated_depthwise import DilatedDepthwise
 from monai_ext.adapters.dora import DoRA
 from monai_ext.adapters.lora import LoRA
+from monai_ext.adapters.refactoring import SharedRefactoring
 from monai_ext.adapters.salt import SALT
 from monai_ext.adapters.singular_values import SingularValues
 
@@ -30,5 +32,7 @@ __all__ = [
     "DilatedDepthwise",
     "DoRA",
     "LoRA",
+    "PromptBridge",
+    "SharedRefactoring",
     "SingularValues",
 ]

@@ -126,6 +126,16 @@ class Adapter(ABC):
             ValueError: the settings do not fit this module.
         """
 
+    def layers(self, network: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+        """The parameters for all modules of these names; overridden where layers share something."""
+        made = {}
+        for name in names:
+            try:
+                made[name] = self.layer(network.get_submodule(name))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
+        return made
+
     def describe(self) -> dict[str, Any]:
         """The settings, as JSON."""
         return {"method": type(self).__name__, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
@@ -203,14 +213,11 @@ def inject(network: nn.Module, adapters: Sequence[Adapter]) -> dict[str, Adapted
     """
     planned: dict[str, dict[str, AdapterLayer]] = {}
     for adapter in adapters:
-        for name in find_targets(network, adapter):
+        for name, layer in adapter.layers(network, find_targets(network, adapter)).items():
             layers = planned.setdefault(name, {})
             if adapter.name in layers:
                 raise ValueError(f"targets: two adapters named {adapter.name!r} match {name!r}; name one differently.")
-            try:
-                layers[adapter.name] = adapter.layer(network.get_submodule(name))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from error
+            layers[adapter.name] = layer
     for outer in planned:
         inner = next((name for name in planned if name.startswith(outer + ".")), None)
         if inner is not None:

@@ -31,9 +31,12 @@ from monai_ext.adapters import (
     DilatedDepthwise,
     DoRA,
     LoRA,
+    PromptBridge,
+    SharedRefactoring,
     SingularValues,
 )
 from monai_ext.adapters.base import inject
+from monai_ext.networks import ClassTokens, SAM2Segmenter
 from monai_ext.networks.sam2 import sam2_modules
 
 
@@ -49,6 +52,7 @@ class Toy(nn.Module):
             self.qkv = nn.Linear(4, 3 * 8)
             self.proj = nn.Linear(8, 5, bias=False)
             self.pool = nn.MaxPool2d(2)
+            self.class_tokens = ClassTokens(2, torch.randn(1, 256))
 
     def forward(self, x):
         x = self.block(self.conv(x).permute(0, 2, 3, 1)).flatten(1, 2)
@@ -68,6 +72,8 @@ METHODS = {
     "bottleneck": (lambda **kw: BottleneckMLP(targets=["block"], width=3, **kw), False),
     "dilated depthwise": (lambda **kw: DilatedDepthwise(targets=["block"], **kw), False),
     "depthwise separable": (lambda **kw: DepthwiseSeparable(targets=["conv"], **kw), False),
+    "shared refactoring": (lambda **kw: SharedRefactoring(targets=["*norm?"], rank=3, **kw), False),
+    "prompt bridge": (lambda **kw: PromptBridge(targets=["block"], width=3, **kw), False),
     "SALT": (lambda **kw: SALT(targets=["conv", "qkv", "proj"], rank=2, leading=0.4, **kw), True),
 }
 
@@ -461,3 +467,35 @@ def test_equal_to_hf_peft():
             atol=1e-5,
             rtol=1e-4,
         )
+
+
+def test_blocks_of_one_width_share_their_projections():
+    targets = ["image_encoder.trunk.blocks.*.norm[12]"]
+    settings = {"size": "micro", "weights": "micro", "adapters": [SharedRefactoring(targets=targets, rank=4)]}
+    net, other = SAM2Segmenter(**settings), SAM2Segmenter(**settings, seed=1)
+    layers = [module.adapters["default"] for module in net._adapted.values()]
+    assert (
+        len({id(layer.down) for layer in layers}) == 3 + 4
+    )  # widths before attention, where the last stage's one block still has the third's, and the MLP
+    trained = [name for name in net.trained_state_dict() if name.endswith("down")]
+    assert len(trained) == 3 + 4
+    with torch.no_grad():
+        for layer in layers:
+            layer.scale.fill_(0.1)
+        other.load_state_dict(net.trained_state_dict())
+        x = torch.rand(1, 3, 32, 32)
+        assert torch.equal(net.eval()(x), other.eval()(x))
+    copied = [module.adapters["default"] for module in copy.deepcopy(net)._adapted.values()]
+    assert len({id(layer.down) for layer in copied}) == 3 + 4
+
+
+def test_the_bridge_carries_the_labels_token_to_the_encoder():
+    bridge = PromptBridge(targets=["image_encoder.trunk.blocks.?"], width=4)
+    net = SAM2Segmenter(size="micro", weights="micro", labels=["disc", "cup"], adapters=[bridge])
+    for module in net._adapted.values():
+        nn.init.normal_(module.adapters["default"].up.weight, generator=torch.Generator().manual_seed(0))
+    net.encode(torch.rand(1, 3, 32, 32)).features.square().sum().backward()
+    assert net.class_tokens.weight.grad.abs().sum() > 0
+    assert not [key for key in net.trained_state_dict() if "tokens" in key and ".adapters." in key]
+    twin = copy.deepcopy(net)
+    assert all(module.adapters["default"].tokens[0] is twin.class_tokens for module in twin._adapted.values())

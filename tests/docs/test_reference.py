@@ -89,6 +89,8 @@ def first_sentence(thing: Any) -> str:
         ("adapters", adapters.DepthwiseSeparable),
         ("adapters", adapters.DilatedDepthwise),
         ("adapters", adapters.DoRA),
+        ("adapters", adapters.PromptBridge),
+        ("adapters", adapters.SharedRefactoring),
         ("adapters", adapters.SingularValues),
         ("adapters", adapters.SALT),
         ("losses", losses.FocalTverskyLoss),
