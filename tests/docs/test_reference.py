@@ -95,6 +95,8 @@ def first_sentence(thing: Any) -> str:
         ("adapters", adapters.SALT),
         ("losses", losses.FocalTverskyLoss),
         ("losses", losses.TverskyCompositeLoss),
+        ("losses", losses.StructureLoss),
+        ("losses", losses.BoundaryDoULoss),
     ],
 )
 def test_arguments(page: str, thing: type) -> None:
