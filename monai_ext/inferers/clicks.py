@@ -39,6 +39,7 @@ class ClickRoundsInferer(Randomizable, Inferer):
         rounds: number of answers, the first included.
         box: part of the batches that are first prompted with boxes.
         box_jitter: how far a side of a box moves at most, as a part of the box.
+        point_jitter: how far the first point is moved off at most, as a part of the object.
         seed: start of the random numbers; ``set_random_state`` starts them anew.
 
     Shape:
@@ -57,14 +58,22 @@ class ClickRoundsInferer(Randomizable, Inferer):
         [(1, 2, 4, 32, 32), (1, 2, 4, 32, 32)]
     """
 
-    def __init__(self, *, rounds: int = 3, box: float = 0.5, box_jitter: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        rounds: int = 3,
+        box: float = 0.5,
+        box_jitter: float = 0.1,
+        point_jitter: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         Inferer.__init__(self)
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1, not {rounds}.")
         if not 0 <= box <= 1:
             raise ValueError(f"box must be a part between 0 and 1, not {box}.")
         self.rounds, self.box = rounds, box
-        self.points = SimulatePrompts(mode="points_1")
+        self.points = SimulatePrompts(mode="points_1", point_jitter=point_jitter)
         self.boxes = SimulatePrompts(mode="box", box_jitter=box_jitter)
         self.corrections = CorrectionClicks(where="random")
         self.set_random_state(seed=seed)

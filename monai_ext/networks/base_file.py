@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 
@@ -26,22 +27,28 @@ CLOSING = "sam_prompt_encoder.not_a_point_embed.weight"
 
 
 def save_base(
-    network: SAM2Segmenter, path: str | os.PathLike[str], *, description: Mapping[str, str] | None = None
+    network: SAM2Segmenter,
+    path: str | os.PathLike[str],
+    *,
+    half: bool = True,
+    description: Mapping[str, str] | None = None,
 ) -> None:
     """
-    Write a promptable network as base weights: SAM 2.1's own names, half precision, safetensors.
+    Write a network as base weights, its adapters merged: SAM 2.1's own names, safetensors.
 
     The token of the network's label becomes the token that SAM closes every set of clicks with, whose place it has
-    taken, so that the base answers clicks as the network does.
+    taken, so that the base answers as the network does. The network itself is left as it is.
 
     Args:
-        network: has one label and no adapters.
+        network: has one label.
         path: the file, ``.safetensors``.
+        half: whether to write half precision; full otherwise.
         description: what the file's header says of the weights.
 
     Raises:
-        ValueError: the network has several labels or adapters, or numbers that half precision cannot hold; nothing
-            was written.
+        ValueError: the network has several labels or moves clicks, or has numbers that half precision cannot hold;
+            nothing was written.
+        TypeError: an adapter is no change of weights and cannot be merged; nothing was written.
 
     Example:
         >>> import tempfile
@@ -50,20 +57,21 @@ def save_base(
         >>> SAM2Segmenter(size="micro", weights=file).weights == file
         True
     """
-    if len(network.labels) != 1 or network.adapter_settings:
-        raise ValueError(
-            f"The network must have one label and no adapters to become a base, not the labels "
-            f"{', '.join(network.labels)} and {len(network.adapter_settings)} adapters."
-        )
-    state = {key: value for key, value in network.state_dict().items() if not key.startswith(OURS)}
-    state[CLOSING] = network.class_tokens()
-    half = {key: _half(key, value) for key, value in state.items()}
+    if len(network.labels) != 1:
+        raise ValueError(f"The network must have one label to become a base, not {', '.join(network.labels)}.")
+    if network.click_shift is not None:
+        raise ValueError("The network must have no click_shift to become a base: SAM 2 has no place for it.")
+    merged = copy.deepcopy(network)
+    merged.merge()
+    state = {key: value for key, value in merged.state_dict().items() if not key.startswith(OURS)}
+    state[CLOSING] = merged.class_tokens()
+    saved = {key: _saved(key, value, half) for key, value in state.items()}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(half, metadata=dict(description or {})))
+        temporary.write_bytes(save(saved, metadata=dict(description or {})))
 
 
-def _half(key: str, value: Tensor) -> Tensor:
-    half = value.detach().to("cpu", torch.float16, copy=True).contiguous()
-    if not bool(torch.isfinite(half).all()):
+def _saved(key: str, value: Tensor, half: bool) -> Tensor:
+    saved = value.detach().to("cpu", torch.float16 if half else torch.float32, copy=True).contiguous()
+    if not bool(torch.isfinite(saved).all()):
         raise ValueError(f"{key} holds numbers that half precision cannot hold; nothing was written.")
-    return half
+    return saved

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 
+from monai_ext.networks.convert import convert_sam2lora
 from monai_ext.networks.download import download_weights
 from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
+from monai_ext.networks.sam2 import SIZES
 from monai_ext.networks.weights import OFFICIAL_WEIGHTS, find_weights
 
 
@@ -34,6 +36,20 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="where to put the file (default: $MONAI_EXT_WEIGHTS if set, else the user's cache)",
     )
     parser.set_defaults(run=_weights)
+
+    parser = subparsers.add_parser(
+        "convert",
+        help="turn a full SAM2LoRA checkpoint into a small model on an official base",
+        description="Turn a full CHECKPOINT of the published SAM2LoRA code into FOLDER/model.pt, which holds what was "
+        "trained, adapter.json, and network.json, an overlay for the configs of a bundle.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("--size", required=True, choices=tuple(SIZES), help="size of the network")
+    parser.add_argument("--weights", required=True, metavar="W", help="the official base: a name or a path")
+    parser.add_argument("--label", default="object", metavar="L", help="name of the label (default: object)")
+    parser.add_argument("--alpha", type=float, metavar="A", help="of LoRA (default: twice the rank)")
+    parser.set_defaults(run=_convert)
 
 
 def _weights(args: argparse.Namespace) -> int:
@@ -54,4 +70,14 @@ def _weights(args: argparse.Namespace) -> int:
         except FileNotFoundError:
             place = "not downloaded"
         print(f"{name:24}{weights.size:14}{place}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    settings = convert_sam2lora(
+        args.checkpoint, args.folder, size=args.size, weights=args.weights, label=args.label, alpha=args.alpha
+    )
+    rank, others = settings["adapters"][0]["rank"], settings["unfrozen"]
+    print(f"{args.folder}/model.pt: LoRA of rank {rank} on {len(settings['adapters'][0]['targets'])} layers.")
+    print(f"Other parameters that differ from {args.weights} and were kept: {', '.join(others) or 'none'}.")
     return 0

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from monai_ext.adapters.base import Adapted, Adapter, inject, replace_module
+from monai_ext.networks.click_shift import ClickShift
 from monai_ext.networks.prompts import (
     ClassTokens,
     TextTokens,
@@ -83,6 +84,8 @@ class SAM2Segmenter(nn.Module):
             part, since nothing else could restore it.
         enlarge: whole factor by which images are enlarged before the encoder; logits come at the size of the image.
             SAM 2 draws masks at a quarter of its input: thin vessels need 2 or more.
+        click_shift: how far a learned shift moves positive clicks at most, as a part of the image's sides, see
+            :class:`ClickShift`; 0 leaves clicks where they are.
         multimask: answer with the best, by predicted IoU, of SAM's three masks instead of its single one.
         dynamic_multimask: in evaluation, replace an unstable single mask by the best of the three, as SAM 2's image
             predictor does; only for a base whose three masks are trained.
@@ -124,6 +127,7 @@ class SAM2Segmenter(nn.Module):
         adapters: Sequence[Adapter] = (),
         train: Sequence[str] = (),
         enlarge: int = 1,
+        click_shift: float = 0,
         multimask: bool = False,
         dynamic_multimask: bool = False,
         bundle_root: str | os.PathLike[str] | None = None,
@@ -153,17 +157,20 @@ class SAM2Segmenter(nn.Module):
             self.class_tokens = (
                 ClassTokens(len(self.labels), start) if names is None else TextTokens(names[0], start.detach())
             )
+            self.click_shift = ClickShift(reach=click_shift) if click_shift else None
             self._adapted: dict[str, Adapted] = inject(self, adapters)
         self.merged = False
-        everything = [*dict(self.named_parameters()), *dict(self.named_buffers())]
+        kept = self.state_dict()
+        everything = [k for k in (*dict(self.named_parameters()), *dict(self.named_buffers())) if k in kept]
         ours = [k for k, v in self.named_parameters() if v.requires_grad or ".adapters." in k]
         self._trained_keys = sorted(everything if path is None else ours) + ["fingerprint"]
         shapes = {k: tuple(v.shape) for k, v in self.state_dict().items() if k in self._trained_keys}
         # Patterns and dropout may be written otherwise; what changes the answer may not.
         methods = [{k: v for k, v in a.items() if k not in ("targets", "dropout")} for a in self.adapter_settings]
         # With names as prompts labels may come and go, but what turned the names into vectors may not change.
-        meaning = self.labels if names is None else self.text_encoder
-        self.register_buffer("fingerprint", make_fingerprint(frozen, [meaning, methods, sorted(shapes.items())]))
+        meaning: list[Any] = [self.labels if names is None else self.text_encoder, methods, sorted(shapes.items())]
+        meaning += [click_shift] if click_shift else []
+        self.register_buffer("fingerprint", make_fingerprint(frozen, meaning))
         self.activate(adapters[0].name if adapters else None)
 
     def forward(
@@ -316,6 +323,7 @@ class SAM2Segmenter(nn.Module):
             "adapters": self.adapter_settings,
             "train": self.train_patterns,
             "enlarge": self.enlarge,
+            "click_shift": 0 if self.click_shift is None else self.click_shift.reach,
             "fingerprint": bytes(self.fingerprint.tolist()).hex(),
             "parameters": sum(p.numel() for p in self.parameters()),
             "trained_parameters": sum(p.numel() for p in self.parameters() if p.requires_grad),
@@ -355,7 +363,11 @@ class SAM2Segmenter(nn.Module):
         if clicks is not None:
             height, width = (side * self.enlarge for side in self._padded(embedding.size))
             coordinates = clicks[0].to(tokens.device).float() * self.enlarge
-            embedded = embed_points(encoder, coordinates, clicks[1].to(tokens.device), (height, width))
+            kinds = clicks[1].to(tokens.device)
+            if self.click_shift is not None:
+                features = embedding.features.repeat_interleave(count, 0)
+                coordinates = self.click_shift(encoder, coordinates, kinds, features, (height, width))
+            embedded = embed_points(encoder, coordinates, kinds, (height, width))
             sparse = torch.cat([embedded.to(tokens.dtype), tokens], 1)
         else:
             # SAM puts no token beside a mask alone, so neither does a label.

@@ -36,6 +36,12 @@ def same_memory(a: Any, b: Tensor) -> bool:
     return isinstance(a, Tensor) and a.shape == b.shape and a.data_ptr() == b.data_ptr() and a.numel() > 0
 
 
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, one of them perhaps in half precision."""
+    coarser = a.dtype if torch.finfo(a.dtype).eps > torch.finfo(b.dtype).eps else b.dtype
+    return bool(torch.equal(a.to(coarser), b.to(coarser)))
+
+
 def check_state(given: Mapping[str, Any], own: Mapping[str, Tensor], trained: Sequence[str]) -> None:
     """Raise unless ``given`` is the whole state or exactly the trained part of the same base, adapters and labels."""
     wanted = set(own) if set(given) == set(own) else set(trained)

@@ -52,6 +52,8 @@ class SimulatePrompts(Randomizable):
             1 negative), ``"box"`` or ``"all"`` (5 positive, 1 negative and the box).
         box_jitter: how far each side of the box moves at most, as a part of the box's width or height, in [0, 0.5);
             SAM2LoRA trains with 0.02 and evaluates with 0.
+        point_jitter: how far a positive point is then moved off at most, as a part of the label's width and height, in
+            [0, 0.5): the clicks of a hurried hand, some of them beside the label.
         seed: start of the random numbers; ``set_random_state`` starts them anew.
 
     Shape:
@@ -60,7 +62,7 @@ class SimulatePrompts(Randomizable):
         2 and 3 the box's top-left and bottom-right corner, which come first, 1 positive, 0 negative, -1 no prompt.
 
     Raises:
-        ValueError: the mode is unknown, ``box_jitter`` is out of its range, or a label has other dimensions.
+        ValueError: the mode is unknown, a jitter is out of its range, or a label has other dimensions.
 
     Example:
         >>> label = torch.zeros(1, 1, 8, 8)
@@ -69,12 +71,13 @@ class SimulatePrompts(Randomizable):
         [[[[3.0, 2.0], [6.0, 4.0]]]]
     """
 
-    def __init__(self, *, mode: str, box_jitter: float = 0.0, seed: int = 0) -> None:
-        if not 0 <= box_jitter < 0.5:
-            raise ValueError(f"box_jitter must be at least 0 and less than 0.5, not {box_jitter}.")
+    def __init__(self, *, mode: str, box_jitter: float = 0.0, point_jitter: float = 0.0, seed: int = 0) -> None:
+        for name, jitter in (("box_jitter", box_jitter), ("point_jitter", point_jitter)):
+            if not 0 <= jitter < 0.5:
+                raise ValueError(f"{name} must be at least 0 and less than 0.5, not {jitter}.")
         self.positives, self.negatives, self.box = look_up_option(mode, _MODES)
         self.mode = mode
-        self.box_jitter = box_jitter
+        self.box_jitter, self.point_jitter = box_jitter, point_jitter
         self.set_random_state(seed=seed)
 
     def __call__(self, label: Tensor) -> dict[str, Tensor]:
@@ -85,7 +88,8 @@ class SimulatePrompts(Randomizable):
         masks = convert_to_tensor(label, track_meta=False).detach() > 0.5
         inner = _erode(masks).flatten(0, 1).cpu().numpy()
         outer = masks.flatten(0, 1).cpu().numpy()
-        draws = self.R.random_sample((len(outer), 4 * self.box + self.positives + self.negatives))
+        moves = 2 * self.positives * (self.point_jitter > 0)
+        draws = self.R.random_sample((len(outer), 4 * self.box + self.positives + self.negatives + moves))
         prompts = [self._prompts(*item) for item in zip(outer, inner, draws, strict=True)]
         points, kinds = (np.stack(arrays) for arrays in zip(*prompts, strict=True))
         return {
@@ -105,14 +109,14 @@ class SimulatePrompts(Randomizable):
         if mask.all():
             kinds[kinds == 0] = -1
         else:
-            points[kinds == 0] = _pick(~mask, draws[self.positives :])
+            points[kinds == 0] = _pick(~mask, draws[self.positives :][: self.negatives])
+        if self.point_jitter:
+            moved = points[kinds == 1] + _jitter(self.point_jitter, mask, draws[self.positives + self.negatives :])
+            points[kinds == 1] = moved.round().clip(0, np.array(mask.shape[::-1]) - 1)
         return points, kinds
 
     def _corners(self, mask: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        corners = np.array([[xs[0], ys[0]], [xs[-1], ys[-1]]], dtype=float)
-        size = corners[1] - corners[0] + 1
-        corners += self.box_jitter * size * (2 * draws.reshape(2, 2) - 1)
+        corners = _bounds(mask) + _jitter(self.box_jitter, mask, draws)
         return corners.clip(0, np.array(mask.shape[::-1]) - 1)
 
 
@@ -181,6 +185,18 @@ def _deepest(*errors: np.ndarray) -> np.ndarray:
     chosen = np.zeros_like(largest)
     chosen[np.unravel_index(depth.argmax(), depth.shape)] = True
     return chosen
+
+
+def _bounds(mask: np.ndarray) -> np.ndarray:
+    """The corners of the label, x0 y0 and x1 y1, both inside it."""
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return np.array([[xs[0], ys[0]], [xs[-1], ys[-1]]], dtype=float)
+
+
+def _jitter(jitter: float, mask: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Moves in x and y, one for each pair of draws, as large as this part of the label's width and height."""
+    first, last = _bounds(mask)
+    return jitter * (last - first + 1) * (2 * draws.reshape(-1, 2) - 1)
 
 
 def _pick(mask: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -85,10 +85,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, content in {
         **{folder / models / "model.pt": trained for models in (bundle / "models", "runs/eyes/models")},
         **{folder / "weights" / f"{name}.pt": {"model": base} for name in OFFICIAL.values()},
+        folder / "fundus_vessel_sam2_l_r64_a128.ckpt": {"model": as_published(base)},
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
     return folder
+
+
+def as_published(base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint of the SAM2LoRA code: its names, with LoRA of rank 2 on the trunk."""
+    state = {}
+    for key, value in base.items():
+        name = key.removesuffix(".weight")
+        if "trunk" in name and name.endswith("attn.qkv"):
+            state |= {f"{name}.A": torch.randn(value.shape[1], 2), f"{name}.B": torch.randn(2, value.shape[0])}
+        state[re.sub(r"(trunk.*attn\.qkv)\.", r"\1.layer.", key)] = value
+    return state
 
 
 @pytest.fixture

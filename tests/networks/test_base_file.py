@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from monai_ext.adapters import LoRA
+from monai_ext.adapters import BottleneckMLP, LoRA
 from monai_ext.networks import SAM2Segmenter, save_base
 from monai_ext.networks import embedded as embedded_module
 from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
@@ -48,15 +48,32 @@ def test_the_base_answers_clicks_as_the_network_does(network: SAM2Segmenter, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["base.safetensors"]
 
 
+def test_adapters_are_merged_into_a_full_file(tmp_path: Path) -> None:
+    adapters = [LoRA(targets=["*trunk*attn.qkv"], rank=2)]
+    network = SAM2Segmenter(size="micro", weights="micro", adapters=adapters, train=["sam_mask_decoder.conv_s0.*"])
+    network.eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        save_base(network, tmp_path / "merged.safetensors", half=False)
+        full = SAM2Segmenter(size="micro", weights=tmp_path / "merged.safetensors").eval()
+        image = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(full(image), network(image), atol=1e-4, rtol=1e-4)
+    assert not network.merged and network.trained_state_dict()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"labels": ["disc", "cup"]}, "not the labels disc, cup and 0 adapters"),
-        ({"adapters": [LoRA(targets=["*trunk*attn.qkv"], rank=1)]}, "one label and no adapters"),
+        ({"labels": ["disc", "cup"]}, "must have one label to become a base, not disc, cup"),
+        ({"click_shift": 0.1}, "must have no click_shift"),
+        ({"adapters": [BottleneckMLP(targets=["image_encoder.trunk.blocks.0"])]}, "cannot be merged"),
     ],
 )
 def test_only_a_base_becomes_a_base(settings: dict, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         save_base(SAM2Segmenter(size="micro", **settings), tmp_path / "base.safetensors")
     assert not list(tmp_path.iterdir())
 

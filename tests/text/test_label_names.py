@@ -128,6 +128,12 @@ def test_the_affine_layer_is_all_that_is_trained_and_is_trained(organs):
     assert not any("embeddings" in key for key in net.trained_state_dict())
 
 
+def test_without_base_weights_everything_but_the_embeddings_is_saved(organs):
+    first, second = (SAM2Segmenter(size="micro", labels=ORGANS, label_embeddings=organs, seed=s) for s in (0, 1))
+    second.load_state_dict(first.trained_state_dict())
+    torch.testing.assert_close(second.class_tokens(), first.class_tokens())
+
+
 def test_a_trained_network_takes_another_label(organs, tmp_path):
     adapters = {"adapters": [LoRA(targets=["*trunk*attn.qkv"], rank=2)]}
     old = network(organs, ["liver", "spleen"], **adapters)

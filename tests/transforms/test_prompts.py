@@ -97,6 +97,20 @@ def test_jitter_moves_the_box_a_little() -> None:
     assert (distance <= torch.tensor([[0.4, 0.3]]) + 1e-5).all()
 
 
+def test_jitter_moves_positive_points_off_and_nothing_else() -> None:
+    label = square()
+    exact, moved = (
+        torch.cat([SimulatePrompts(mode="all", point_jitter=j, seed=s)(label)["points"][0] for s in range(60)])
+        for j in (0.0, 0.4)
+    )
+    assert torch.equal(exact[:, [0, 1, 7]], moved[:, [0, 1, 7]])  # the box and the negative point
+    distance = (exact - moved)[:, 2:7].abs().amax((0, 1))
+    assert (distance > torch.tensor([6.0, 4.0])).all() and (distance <= torch.tensor([8.5, 6.5])).all()
+    x, y = moved[:, 2:7].long().unbind(-1)
+    on_the_label = label[0, 0][y, x].mean()
+    assert 0.5 < on_the_label < 1
+
+
 def test_same_seed_same_prompts() -> None:
     one, two = SimulatePrompts(mode="all", seed=3), SimulatePrompts(mode="all", seed=3)
     first = [one(square())["points"] for _ in range(3)]
@@ -127,6 +141,7 @@ def test_global_random_numbers_are_left_alone() -> None:
     [
         ({"mode": "points_3"}, square(), "points_3"),
         ({"mode": "box", "box_jitter": 0.5}, square(), "box_jitter must be"),
+        ({"mode": "points_1", "point_jitter": -0.1}, square(), "point_jitter must be"),
         ({"mode": "box"}, square()[0], r"label must be \(B, C, H, W\), not \(1, 32, 40\)"),
     ],
 )
