@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 DEMO ?=
+DATA ?=
 
 .PHONY: demo test lint format benchmark clean
 
@@ -25,8 +26,10 @@ format: $(READY)
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+# Speed and memory; with DATA=folder the table of methods, too, which goes on where it was stopped.
 benchmark: $(READY)
 	@$(BIN)/python -m tests.benchmarks
+	@test -z "$(DATA)" || $(BIN)/python -m tests.benchmarks.methods "$(DATA)"
 
 clean:
 	rm -rf $(VENV) runs

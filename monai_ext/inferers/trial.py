@@ -31,7 +31,8 @@ class ClickTrialInferer(Inferer):
 
     The first click lies in the middle of the object, each further one in the middle of the largest error. From one
     click the best of SAM's three masks by predicted IoU counts, from more the single one, as in training. With ``box``
-    the object's tight box comes first and the clicks after it. Nothing is random.
+    the object's tight box comes first and the clicks after it. Nothing is random: with ``jitter`` the first prompts are
+    moved off, but in the same way every time.
 
     Args:
         clicks: number of answers.
@@ -39,12 +40,15 @@ class ClickTrialInferer(Inferer):
         window: encode a square of so many pixels around each object's first prompt instead of the whole image, as large
             images and small networks want it; None for the whole image, encoded once.
         chunk: objects that go through the network together.
+        jitter: how far the first click, or each corner of the box, is moved off at most, as a part of the object's
+            width and height: the prompts of a hurried hand.
 
     Shape:
         inputs (1, 3, H, W), label (1, K, H, W); the result (1, clicks, K, H, W) uint8, masks of 0 and 1.
 
     Raises:
-        ValueError: ``clicks`` is below 1, no label came with the images, or several images came at once.
+        ValueError: ``clicks`` is below 1, ``jitter`` is out of [0, 0.5), no label came with the images, or several
+            images came at once.
 
     Example:
         >>> label = torch.zeros(1, 2, 32, 32)
@@ -54,12 +58,22 @@ class ClickTrialInferer(Inferer):
         torch.Size([1, 3, 2, 32, 32])
     """
 
-    def __init__(self, *, clicks: int = 3, box: bool = False, window: int | None = None, chunk: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        clicks: int = 3,
+        box: bool = False,
+        window: int | None = None,
+        chunk: int = 16,
+        jitter: float = 0.0,
+    ) -> None:
         super().__init__()
         for name, value in (("clicks", clicks), ("window", window)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}.")
-        self.clicks, self.window, self.chunk = clicks, window, chunk
+        if not 0 <= jitter < 0.5:
+            raise ValueError(f"jitter must be at least 0 and less than 0.5, not {jitter}.")
+        self.clicks, self.window, self.chunk, self.jitter = clicks, window, chunk, jitter
         self.next_click = CorrectionClicks(where="middle")
         self.first = SimulatePrompts(mode="box") if box else self.next_click
 
@@ -71,15 +85,18 @@ class ClickTrialInferer(Inferer):
         if len(inputs) != 1:
             raise ValueError(f"inputs must be one image, since images differ in their objects, not {len(inputs)}.")
         truth = convert_to_tensor(label, track_meta=False)[0].unsqueeze(1)
+        hand = torch.Generator().manual_seed(0)
         if self.window is None:
             embedding = network.encode(inputs)
-            masks = [self._trial(network, embedding.repeat(len(part)), part) for part in truth.split(self.chunk)]
+            masks = [self._trial(network, embedding.repeat(len(part)), part, hand) for part in truth.split(self.chunk)]
         else:
             image = convert_to_tensor(inputs, track_meta=False)
-            masks = [self._windows(network, image, part, self.window) for part in truth.split(self.chunk)]
+            masks = [self._windows(network, image, part, self.window, hand) for part in truth.split(self.chunk)]
         return torch.cat(masks, 1).unsqueeze(0)
 
-    def _windows(self, network: SAM2Segmenter, image: Tensor, truth: Tensor, side: int) -> Tensor:
+    def _windows(
+        self, network: SAM2Segmenter, image: Tensor, truth: Tensor, side: int, hand: torch.Generator
+    ) -> Tensor:
         """The trial of each object in a square of its own; nothing is found outside of it."""
         centres = self.first(truth)["points"].mean(2)[:, 0].round().int().tolist()
         height, width = image.shape[-2:]
@@ -89,14 +106,16 @@ class ClickTrialInferer(Inferer):
         images, truths = F.pad(image, margin), F.pad(truth, margin)
         crops = torch.cat([images[square] for square in squares])
         inside = torch.stack([t[square] for t, square in zip(truths, squares, strict=True)])
-        found = self._trial(network, network.encode(crops), inside)
+        found = self._trial(network, network.encode(crops), inside, hand)
         masks = found.new_zeros(self.clicks, *truths[:, 0].shape)
         for index, square in enumerate(squares):
             masks[:, index][square] = found[:, index]
         return masks[..., side // 2 : side // 2 + height, side // 2 : side // 2 + width]
 
-    def _trial(self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor) -> Tensor:
+    def _trial(self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor, hand: torch.Generator) -> Tensor:
         prompts, shown, masks = self.first(truth), None, []
+        if self.jitter:
+            prompts["points"] = self._moved(prompts["points"], truth, hand)
         for number in range(self.clicks):
             answer = network.candidates(embedding, prompts["points"], prompts["point_labels"], masks=shown)
             shown = shown_mask(answer, one_point=(prompts["point_labels"] >= 0).sum(-1) == 1)
@@ -105,3 +124,9 @@ class ClickTrialInferer(Inferer):
                 click = self.next_click(truth, shown > 0)
                 prompts = {name: torch.cat([prompts[name], click[name]], 2) for name in prompts}
         return torch.stack(masks)
+
+    def _moved(self, points: Tensor, truth: Tensor, hand: torch.Generator) -> Tensor:
+        sides = torch.stack([truth.flatten(1, 2).any(1).sum(-1), truth.flatten(1, 2).any(2).sum(-1)], -1)
+        moves = self.jitter * (2 * torch.rand(points.shape, generator=hand) - 1)
+        last = points.new_tensor([truth.shape[-1] - 1, truth.shape[-2] - 1])
+        return (points + moves.to(points) * sides[:, None, None]).round().clamp(points.new_zeros(2), last)

@@ -32,6 +32,13 @@ def training_step(variant: str, settings: Settings) -> Callable[[], Figures]:
 
     Memory is the process's peak (``ru_maxrss``) less what it holds after building the network, before the first step.
     """
+    return step_of(
+        lora_network(variant, "micro" if settings.quick else "tiny"), settings, input_gradient=variant == "limit"
+    )
+
+
+def step_of(network: Any, settings: Settings, *, input_gradient: bool = False) -> Callable[[], Figures]:
+    """Time and memory of one training step of a network."""
     import psutil
     import torch
 
@@ -39,12 +46,12 @@ def training_step(variant: str, settings: Settings) -> Callable[[], Figures]:
 
     torch.set_num_threads(settings.threads)
     side = 64 if settings.quick else 512
-    network = _network(variant, "micro" if settings.quick else "tiny").train()
+    network.train()
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4) if parameters else None
     loss_function = TverskyCompositeLoss()
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, side, side, generator=generator).requires_grad_(variant == "limit")
+    image = torch.randn(1, 3, side, side, generator=generator).requires_grad_(input_gradient)
     label = (torch.rand(1, 1, side, side, generator=generator) > 0.9).float()
 
     def step() -> None:
@@ -60,7 +67,7 @@ def training_step(variant: str, settings: Settings) -> Callable[[], Figures]:
     return lambda: {"seconds": seconds_of(step), "peak MiB": (_peak_bytes() - before) / 2**20}
 
 
-def _network(variant: str, size: str) -> Any:
+def lora_network(variant: str, size: str) -> Any:
     from monai_ext.adapters import LoRA
     from monai_ext.networks import SAM2Segmenter
 

@@ -30,10 +30,13 @@ from monai.utils import optional_import
 USES = [
     ("train",),
     ("train", "sam2lora"),
+    ("train", "sharpness_aware"),
+    ("train", "robust_prompts"),
     ("train", "multi_gpu_train"),
     ("train", "evaluate"),
     ("train", "evaluate", "evaluate_flips"),
     ("train", "evaluate", "evaluate_base"),
+    ("train", "evaluate", "evaluate_robust"),
     ("train", "evaluate", "multi_gpu_evaluate"),
     ("inference",),
 ]

@@ -121,6 +121,18 @@ def test_clicks_are_scored(trained: Path, sources: Path, tmp_path: Path, mode: s
     assert len(list((tmp_path / mode).glob("*.jpg"))) == 2
 
 
+def test_robust_prompts_train_the_shift_and_leave_the_base(sources: Path, tmp_path: Path) -> None:
+    root, settings = copy_bundle(BASE, tmp_path / BASE.name), {"dataset_dir": sources, "nuclei_zoom": 1}
+    shares = {"scenes": 0.5, "hrf": 0.5}
+    run_bundle(root, "train", "robust_prompts", run_id="training", shares=shares, **settings)
+    part = torch.load(root / "models" / "model.pt")
+    assert {name.partition(".")[0] for name in part} == {"class_tokens", "click_shift", "fingerprint"}
+    assert part["click_shift.delta.2.weight"].abs().sum() > 0
+    assert not (root / "models" / "sam2_micro.safetensors").exists()
+    run_bundle(root, "train", "evaluate", "evaluate_robust", run_id="evaluating", clicks=1, **settings)
+    assert (root / "eval" / "summary_points.json").is_file()
+
+
 def test_inference_from_clicks_and_boxes(trained: Path, sources: Path, tmp_path: Path) -> None:
     image = str(next((sources / "idrid_disc" / "images").iterdir()))
     prompts = {

@@ -126,6 +126,15 @@ def test_every_adapter_has_a_block() -> None:
     assert shown == {name for name in adapters.__all__ if not name.startswith("Adapt")}
 
 
+def test_patterns_without_adapters() -> None:
+    counts = {}
+    for method, cell in rows(section(read("docs/reference/adapters.md"), "Without adapters")):
+        size = "tiny" if "tiny" in method else "micro"
+        net = networks.SAM2Segmenter(size=size, train=json.loads(cell))
+        counts[method] = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert len(set(counts.values())) == len(counts) and min(counts.values()) > 1000
+
+
 def test_sizes_and_weights() -> None:
     page = read("docs/reference/network.md")
     sizes = {name: (int(width), blocks) for name, width, blocks, _ in rows(section(page, "Sizes"))}

@@ -98,6 +98,27 @@ def test_a_trial_is_of_each_object_alone(label: torch.Tensor, box: bool, chunk: 
     assert together.dtype == torch.uint8 and torch.equal(together, torch.cat(alone, 2))
 
 
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("box", [False, True])
+def test_jitter_moves_the_first_prompts_the_same_way_every_time(
+    label: torch.Tensor, box: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, truth, image = SAM2Segmenter(size="micro", seed=2).eval(), label[:1, :2], torch.rand(1, 3, 32, 32)
+    shown: list[torch.Tensor] = []
+    inner = network.candidates
+    monkeypatch.setattr(network, "candidates", lambda e, p, *a, **k: [shown.append(p), inner(e, p, *a, **k)][1])
+    settings = {"clicks": 1, "box": box, "window": window}
+    with torch.no_grad():
+        for jitter in (0.0, 0.4, 0.4):
+            ClickTrialInferer(**settings, jitter=jitter)(image, network, label=truth)
+        ClickTrialInferer(**settings, jitter=0.4, chunk=1)(image, network, label=truth)
+    exact, moved, again = shown[:3]
+    assert torch.equal(moved, again) and torch.equal(moved, torch.cat(shown[3:]))
+    sides = torch.tensor([[16.0, 16.0], [20.0, 10.0]])[:, None, None]
+    distance = (moved - exact).abs()
+    assert distance.max() >= 1 and (distance <= 0.4 * sides + 0.5).all()
+
+
 @pytest.mark.parametrize("side", [9, 16])
 @pytest.mark.parametrize("box", [False, True])
 def test_a_window_is_the_image_cut_out(label: torch.Tensor, box: bool, side: int) -> None:

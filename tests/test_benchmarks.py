@@ -1,0 +1,98 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The table of methods (``tests/benchmarks/methods.py``) works for every row; its figures are not tested."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from base_sources import write_sources
+
+from monai_ext import optimizers
+from monai_ext.data.phantom import write_phantoms
+from tests.benchmarks import methods
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_sources(root)
+    paths = write_phantoms(root / "chase_db1", count=4, size=96)
+    for part, chosen in (("training", paths[:2]), ("test", paths[2:])):
+        for kind in ("images", "masks"):
+            folder = root / "chase_db1" / part / kind
+            folder.mkdir(parents=True)
+            for path in chosen:
+                (root / "chase_db1" / kind / path.name).rename(folder / path.name)
+    return root
+
+
+@pytest.mark.parametrize("name", methods.ROWS)
+def test_every_row_can_be_made_and_learns(name: str) -> None:
+    method = methods.ROWS[name]
+    network = methods.make_network(method, replace(methods.TASKS["vessels"], enlarge=1), seed=0)
+    target = (torch.rand(1, 1, 32, 32) > 0.8).float()
+    methods.make_loss(method.loss)(network(torch.rand(1, 3, 32, 32)), target).backward()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    assert method.perturbation is None or hasattr(optimizers, method.perturbation)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("discs", "LoRA, rank 16"), ("nuclei", "U-Net"), ("vessels", "steps: GlobalPerturbation")]
+)
+def test_a_run_and_its_report(
+    task: str,
+    name: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(methods, "OUT", tmp_path)
+    monkeypatch.setattr(methods, "TASKS", {t: replace(v, patch=32, height=None) for t, v in methods.TASKS.items()})
+    threads = torch.get_num_threads()
+    try:
+        for seed in (0, 1):
+            path = methods.file_of(task, name, seed, 2)
+            path.parent.mkdir(exist_ok=True)
+            monkeypatch.setattr(sys, "argv", ["methods", str(data), "--steps", "2", "--job", task, name, str(seed)])
+            assert methods.main() == 0
+            record = json.loads(path.read_text())
+            assert record["steps"] >= 1 and record["trained"] > 0 and record["scores"][task]
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(sys, "argv", ["methods", str(data), "--steps", "2", "--report"])
+    assert methods.main() == 0
+    table = capsys.readouterr().out
+    assert f"## {task}" in table and f"| {name} | 2 |" in table
+    assert (tmp_path / "2" / f"{task}.png").stat().st_size > 1000
+
+
+def test_what_is_there_is_not_run_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "OUT", tmp_path)
+    asked: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(methods, "run_all", lambda pending, *_: asked.extend(pending) or 0)
+    done = methods.file_of("discs", "decoder", 0, 7)
+    done.parent.mkdir()
+    done.write_text(json.dumps({"method": "decoder", "scores": {}}))
+    words = ["methods", str(data), "--steps", "7", "--seeds", "0", "1", "--only", "decoder"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert methods.main() == 0
+    assert ("discs", "decoder", 1) in asked and ("discs", "decoder", 0) not in asked
+    assert all("decoder" in name for _, name, _ in asked)
