@@ -30,15 +30,18 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.metrics import compute_iou
-from monai.transforms import NormalizeIntensity
+from monai.transforms import LoadImage, NormalizeIntensity
 from monai.utils import convert_to_tensor
 
+from monai_ext.data import PhotographReader
+from monai_ext.handlers.report import label_scores
 from monai_ext.inferers import ClickTrialInferer
 from monai_ext.networks import SAM2Segmenter
+from monai_ext.networks.weights import read_state_dict
 from monai_ext.transforms import DrawScene
 
 ROOT = Path(__file__).parents[1]
-BASE = ROOT / "bundles" / "sam2_micro_pretraining"
+BASE, VESSELS = (ROOT / "bundles" / name for name in ("sam2_micro_pretraining", "fundus_vessel_segmentation"))
 NOISE = 0.01  # of normalised intensity: less than one grey value of 255
 
 ANSWERS = ("one click", "three clicks", "box")
@@ -48,6 +51,8 @@ CLICKS: dict[str, dict[str, tuple[float, float]]] = {
     "discs": {"one click": (0.933, 0.005), "three clicks": (0.949, 0.005), "box": (0.935, 0.005)},
     "nuclei": {"one click": (0.667, 0.005), "three clicks": (0.761, 0.005), "box": (0.758, 0.005)},
 }
+# photograph of CHASE_DB1's test part: Dice of the vessel bundle's shipped model, without flips, with its tolerance
+PHOTOGRAPHS: dict[str, tuple[float, float]] = {"Image_11L": (0.728, 0.005), "Image_14R": (0.73, 0.005)}
 
 
 def prepared(image: torch.Tensor) -> torch.Tensor:
@@ -105,12 +110,41 @@ def base() -> SAM2Segmenter:
     return SAM2Segmenter(size="micro", weights="micro").eval()
 
 
+@functools.cache
+def vessel_config() -> ConfigParser:
+    config = ConfigParser(ConfigParser.load_config_file(VESSELS / "configs" / "inference.json"))
+    config["device"] = torch.device("cpu")
+    network = config.get_parsed_content("network").eval()
+    network.load_state_dict(read_state_dict(VESSELS / "models" / "model.pt"))
+    return config
+
+
+def vessel_dice(shared: Path, name: str, noise: int | None = None) -> float:
+    """Dice of a whole test photograph inside its field of view, from the shipped model of the vessel bundle."""
+    config, folder = vessel_config(), shared / "chase_db1" / "test"
+    item = config.get_parsed_content("preprocessing")({"image": str(folder / "images" / f"{name}.jpg")})
+    image = item["image"].as_tensor()
+    if noise is not None:
+        image = image + NOISE * torch.randn(image.shape, generator=torch.Generator().manual_seed(noise))
+    with torch.no_grad():
+        logits = config.get_parsed_content("inferer")(image[None], config.get_parsed_content("network"))
+    mask = LoadImage(reader=PhotographReader(channels=1), ensure_channel_first=True)
+    truth = mask(folder / "mask" / f"{name}_1stHO.png")[0].as_tensor().T
+    return label_scores(logits[0, 0] > 0, truth > 0, fov=torch.as_tensor(item["fov"])[0] > 0.5)["dice"]
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_clicks(name: str, request: pytest.FixtureRequest) -> None:
     items = SETS[name](None if name == "drawn" else request.getfixturevalue("shared_data"))
     scores = click_scores(items)
     for answer, (expected, tolerance) in CLICKS[name].items():
         assert scores[answer] == pytest.approx(expected, abs=tolerance), f"{name}, {answer}"
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_vessels(name: str, shared_data: Path) -> None:
+    expected, tolerance = PHOTOGRAPHS[name]
+    assert vessel_dice(shared_data, name) == pytest.approx(expected, abs=tolerance)
 
 
 def measure(words: str, score: Callable[[int | None], float]) -> None:
@@ -126,3 +160,5 @@ if __name__ == "__main__":
         results = functools.cache(functools.partial(click_scores, items))
         for answer in ANSWERS:
             measure(f"{name}, {answer}", lambda noise, a=answer, r=results: r(noise)[a])  # type: ignore[misc]
+    for name in PHOTOGRAPHS:
+        measure(name, functools.partial(vessel_dice, shared, name))

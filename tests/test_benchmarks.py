@@ -23,8 +23,12 @@ import pytest
 import torch
 from base_sources import write_sources
 
-from monai_ext import optimizers
+from monai_ext import adapters, optimizers
+from monai_ext.adapters import AdapterLayer
+from monai_ext.adapters.base import find_targets
 from monai_ext.data.phantom import write_phantoms
+from monai_ext.networks.sam2 import sam2_modules
+from tests.benchmarks import adapters as steps_of_adapters
 from tests.benchmarks import methods
 
 
@@ -32,8 +36,8 @@ from tests.benchmarks import methods
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_sources(root)
-    paths = write_phantoms(root / "chase_db1", count=4, size=96)
-    for part, chosen in (("training", paths[:2]), ("test", paths[2:])):
+    paths = write_phantoms(root / "chase_db1", count=6, size=96)
+    for part, chosen in (("training", paths[:4]), ("test", paths[4:])):
         for kind in ("images", "masks"):
             folder = root / "chase_db1" / part / kind
             folder.mkdir(parents=True)
@@ -43,14 +47,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", methods.ROWS)
-def test_every_row_can_be_made_and_learns(name: str) -> None:
+def test_every_row_can_be_made_and_gets_gradients(name: str) -> None:
+    torch.manual_seed(0)
     method = methods.ROWS[name]
     network = methods.make_network(method, replace(methods.TASKS["vessels"], enlarge=1), seed=0)
     target = (torch.rand(1, 1, 32, 32) > 0.8).float()
     methods.make_loss(method.loss)(network(torch.rand(1, 3, 32, 32)), target).backward()
     trained = [p for p in network.parameters() if p.requires_grad]
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    ours = [p for n, p in network.named_parameters() if ".adapters." in n]
+    assert bool(ours) == bool(method.adapters)
+    assert not ours or any(p.grad.abs().sum() > 0 for p in ours if p.grad is not None)
     assert method.perturbation is None or hasattr(optimizers, method.perturbation)
+
+
+@pytest.mark.parametrize("name", steps_of_adapters.ADAPTERS)
+def test_every_adapter_of_the_step_benchmark_fits_tiny(name: str) -> None:
+    trunk = torch.nn.ModuleDict(sam2_modules("tiny") | {"no_mem_embed": torch.nn.Identity()})
+    adapter = getattr(adapters, name)(**steps_of_adapters.ADAPTERS[name])
+    assert all(isinstance(adapter.layer(trunk.get_submodule(n)), AdapterLayer) for n in find_targets(trunk, adapter))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class WeightLayer(AdapterLayer):
         self._cache = None
 
     def _weight(self, base: Any) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return base.weight + self.change(base)
         # A tensor's version counts the changes made in place: by an optimizer, by loading.
         state = [(p.data_ptr(), p.dtype, p._version) for p in (base.weight, *self.parameters())]
@@ -107,6 +107,9 @@ class Adapter(ABC):
             (``*trunk*attn.qkv``). A pattern that matches nothing is an error.
         name: adapters of the same name work together; of several names one is active at a time.
     """
+
+    # Whether what is added depends on the tokens of all labels, so that a label more changes the others' answers.
+    reads_tokens = False
 
     def __init__(self, *, targets: Sequence[str], name: str = "default") -> None:
         if isinstance(targets, str) or not targets:

@@ -50,6 +50,8 @@ class PromptBridge(Adapter):
         64
     """
 
+    reads_tokens = True
+
     def __init__(self, *, targets: Sequence[str], width: int = 64, name: str = "default") -> None:
         super().__init__(targets=targets, name=name)
         if not isinstance(width, int) or width < 1:

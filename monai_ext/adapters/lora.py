@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from monai_ext.adapters.base import Adapter, AdapterLayer
 
-# Up to this many times the work of the thin products one square product is as fast: measured on a CPU, where thin
-# products are bound by memory (widths 32 to 768, ranks 8 and 16).
+# Where in x out is at most this many times rank x (in + out), one product g^T x is as fast as the thin ones, though
+# it is up to 1.75 times their work: on a CPU thin products wait for memory (widths 32 to 768, ranks 8 and 16).
 _SQUARE = 3.5
 
 
@@ -155,7 +155,7 @@ class _LowRankLinear(torch.autograd.Function):
 
     With g the gradient of y (adapted rows only where B is concerned):
     ``dx = g W'``, ``dA = s (g B)^T x``, ``dB = s g^T (x A^T)``: two large products a step, as with W alone. Of a narrow
-    layer ``g^T x`` is formed once instead, which is then no larger than the thin products together.
+    layer ``g^T x`` is formed once instead, which is then as fast as the thin products.
     """
 
     @staticmethod

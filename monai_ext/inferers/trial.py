@@ -22,7 +22,7 @@ from torch import Tensor
 
 from monai_ext.inferers.clicks import shown_mask
 from monai_ext.networks.segmenter import ImageEmbedding, SAM2Segmenter
-from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
+from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts, bounds_of
 
 
 class ClickTrialInferer(Inferer):
@@ -85,10 +85,14 @@ class ClickTrialInferer(Inferer):
         if len(inputs) != 1:
             raise ValueError(f"inputs must be one image, since images differ in their objects, not {len(inputs)}.")
         truth = convert_to_tensor(label, track_meta=False)[0].unsqueeze(1)
-        hand = torch.Generator().manual_seed(0)
+        # The same hand for the same image every time, and another one for another image.
+        hand = torch.Generator().manual_seed(int((truth > 0).sum()))
         if self.window is None:
             embedding = network.encode(inputs)
-            masks = [self._trial(network, embedding.repeat(len(part)), part, hand) for part in truth.split(self.chunk)]
+            masks = [
+                self._trial(network, embedding.repeat(len(part)), part, self._first_prompts(part, hand))
+                for part in truth.split(self.chunk)
+            ]
         else:
             image = convert_to_tensor(inputs, track_meta=False)
             masks = [self._windows(network, image, part, self.window, hand) for part in truth.split(self.chunk)]
@@ -98,24 +102,41 @@ class ClickTrialInferer(Inferer):
         self, network: SAM2Segmenter, image: Tensor, truth: Tensor, side: int, hand: torch.Generator
     ) -> Tensor:
         """The trial of each object in a square of its own; nothing is found outside of it."""
-        centres = self.first(truth)["points"].mean(2)[:, 0].round().int().tolist()
+        prompts = self._first_prompts(truth, hand)
+        centres = prompts["points"].mean(2)[:, 0].round().int()
         height, width = image.shape[-2:]
         margin = [side // 2, side - side // 2] * 2
         # In padded pixels, a square that begins at the centre's own place has the centre in its middle.
-        squares = [(..., slice(y, y + side), slice(x, x + side)) for x, y in centres]
+        squares = [(..., slice(y, y + side), slice(x, x + side)) for x, y in centres.tolist()]
         images, truths = F.pad(image, margin), F.pad(truth, margin)
         crops = torch.cat([images[square] for square in squares])
         inside = torch.stack([t[square] for t, square in zip(truths, squares, strict=True)])
-        found = self._trial(network, network.encode(crops), inside, hand)
+        if self.jitter:
+            corners = centres.to(prompts["points"])[:, None, None] - side // 2
+            prompts["points"] = (prompts["points"] - corners).clamp(0, side - 1)
+        else:  # of what the square shows of the object
+            prompts = self.first(inside)
+        found = self._trial(network, network.encode(crops), inside, prompts)
         masks = found.new_zeros(self.clicks, *truths[:, 0].shape)
         for index, square in enumerate(squares):
             masks[:, index][square] = found[:, index]
         return masks[..., side // 2 : side // 2 + height, side // 2 : side // 2 + width]
 
-    def _trial(self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor, hand: torch.Generator) -> Tensor:
-        prompts, shown, masks = self.first(truth), None, []
+    def _first_prompts(self, truth: Tensor, hand: torch.Generator) -> dict[str, Tensor]:
+        prompts = self.first(truth)
         if self.jitter:
-            prompts["points"] = self._moved(prompts["points"], truth, hand)
+            points = prompts["points"]
+            corners = torch.stack([torch.as_tensor(bounds_of(mask[0].cpu().numpy() > 0)) for mask in truth])
+            sides = (corners[:, 1] - corners[:, 0] + 1).to(points)[:, None, None]
+            moves = self.jitter * (2 * torch.rand(points.shape, generator=hand) - 1)
+            last = points.new_tensor([truth.shape[-1] - 1, truth.shape[-2] - 1])
+            prompts["points"] = (points + moves.to(points) * sides).round().clamp(points.new_zeros(2), last)
+        return prompts
+
+    def _trial(
+        self, network: SAM2Segmenter, embedding: ImageEmbedding, truth: Tensor, prompts: dict[str, Tensor]
+    ) -> Tensor:
+        shown, masks = None, []
         for number in range(self.clicks):
             answer = network.candidates(embedding, prompts["points"], prompts["point_labels"], masks=shown)
             shown = shown_mask(answer, one_point=(prompts["point_labels"] >= 0).sum(-1) == 1)
@@ -124,9 +145,3 @@ class ClickTrialInferer(Inferer):
                 click = self.next_click(truth, shown > 0)
                 prompts = {name: torch.cat([prompts[name], click[name]], 2) for name in prompts}
         return torch.stack(masks)
-
-    def _moved(self, points: Tensor, truth: Tensor, hand: torch.Generator) -> Tensor:
-        sides = torch.stack([truth.flatten(1, 2).any(1).sum(-1), truth.flatten(1, 2).any(2).sum(-1)], -1)
-        moves = self.jitter * (2 * torch.rand(points.shape, generator=hand) - 1)
-        last = points.new_tensor([truth.shape[-1] - 1, truth.shape[-2] - 1])
-        return (points + moves.to(points) * sides[:, None, None]).round().clamp(points.new_zeros(2), last)

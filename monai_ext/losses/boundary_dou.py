@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.utils import LossReduction
+from monai.utils import LossReduction, convert_to_tensor
 from torch.nn.modules.loss import _Loss
 
 __all__ = ["BoundaryDoULoss"]
@@ -50,7 +50,8 @@ class BoundaryDoULoss(_Loss):
     Source:
         Sun et al., Boundary Difference Over Union Loss For Medical Image Segmentation, MICCAI 2023,
         https://arxiv.org/abs/2308.00220; half of SAMIHS's loss, https://arxiv.org/abs/2311.08190. There s is in the
-        numerator, too, and a label that is absent has no gradient.
+        numerator, too, and a label that is absent has no gradient; and past the border of the image there is no label,
+        which makes the border of the image one of the label.
 
     Example:
         >>> target = torch.zeros(1, 1, 8, 8)
@@ -71,6 +72,7 @@ class BoundaryDoULoss(_Loss):
             raise ValueError(
                 f"input and target must be (B, C, H, W) and alike, not {tuple(input.shape)} and {tuple(target.shape)}."
             )
+        input, target = (convert_to_tensor(value, track_meta=False) for value in (input, target))
         logits = input if input.dtype == torch.float64 else input.float()
         truth, probability = target.to(logits.dtype), logits.sigmoid()
         # The label goes on past the border of the image, as far as anyone can tell.

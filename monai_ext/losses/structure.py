@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.utils import LossReduction
+from monai.utils import LossReduction, convert_to_tensor
 from torch.nn.modules.loss import _Loss
 
 __all__ = ["StructureLoss"]
@@ -45,6 +45,7 @@ class StructureLoss(_Loss):
     Source:
         Wei et al., F3Net, AAAI 2020, https://arxiv.org/abs/1911.11445, used by SAM2-UNet and SAM2-UNeXT. There
         ``reduce='none'`` makes torch return the mean cross-entropy, in which the weights cancel; here they do not.
+        There the mean around a pixel counts zeros past the border of the image; here only pixels of the image.
 
     Example:
         >>> target = torch.zeros(1, 1, 8, 8)
@@ -69,6 +70,7 @@ class StructureLoss(_Loss):
             raise ValueError(
                 f"input and target must be (B, C, H, W) and alike, not {tuple(input.shape)} and {tuple(target.shape)}."
             )
+        input, target = (convert_to_tensor(value, track_meta=False) for value in (input, target))
         logits = input if input.dtype == torch.float64 else input.float()
         truth = target.to(logits.dtype)
         # Past the border of the image nothing is counted, so that the border is no edge of the label.

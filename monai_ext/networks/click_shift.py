@@ -29,9 +29,9 @@ class ClickShift(nn.Module):
         p' = p + r \cdot (w, h) \odot \tanh(\delta(D)), \qquad
         D = \operatorname{softmax}\left(\frac{Q(e_p) K(i)^T}{\sqrt d}\right) V(i)
 
-    with :math:`e_p` the click's embedding, i the image's features with their positions, w and h the sides of the image
-    and :math:`\delta` a small MLP that ends in zero, so that nothing moves before training. Only positive clicks move;
-    negative ones and the corners of boxes stay.
+    with :math:`e_p` the click's embedding, i the image's features with their positions, w and h the sides of the
+    encoded image and :math:`\delta` a small MLP that ends in zero, so that nothing moves before training. Only
+    positive clicks move; negative ones and the corners of boxes stay.
 
     Args:
         reach: r, how far a click moves at most, as a part of the image's sides, in (0, 1].
@@ -84,5 +84,7 @@ class ClickShift(nn.Module):
         clicks = embed_points(encoder, points, point_labels, size).to(places.dtype)
         found = F.scaled_dot_product_attention(self.query(clicks), self.key(places), self.value(places))
         moved = self.reach * points.new_tensor([size[1], size[0]]) * torch.tanh(self.delta(found).float())
-        moved = (points + moved).clamp(points.new_zeros(2), points.new_tensor([size[1] - 1, size[0] - 1]))
+        # Into the image at most, and not at all if the shift is nothing.
+        last = points.new_tensor([size[1] - 1, size[0] - 1])
+        moved = torch.minimum(torch.maximum(points + moved, points.clamp(max=0)), points.maximum(last))
         return torch.where((point_labels == 1).unsqueeze(-1), moved, points)

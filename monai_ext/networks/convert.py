@@ -53,7 +53,7 @@ def convert_sam2lora(
     alpha: float | None = None,
 ) -> dict[str, Any]:
     """
-    Turn a full checkpoint of the SAM2LoRA code into a trained part of a few MB on an official base.
+    Turn a full checkpoint of the SAM2LoRA code into a trained part on an official base.
 
     Writes ``model.pt``, ``adapter.json`` and ``network.json``; the last is an overlay for the bundle's configs, which
     declares the network that the first belongs to. Parameters of the base that differ from the official ones (the code
@@ -87,33 +87,38 @@ def convert_sam2lora(
             f"{checkpoint} holds {len(lora_a)} matrices A and {len(lora_b)} B of LoRA, which must be as many and some. "
             f"The published code loses them when it trains on a GPU (they are no parameters there)."
         )
-    ranks = {matrix.shape[1] for matrix in lora_a.values()}
-    if len(ranks) > 1:
-        raise ValueError(f"{checkpoint} has LoRA of the ranks {sorted(ranks)}, which must be one.")
-    state = _first_mask_as_single({re.sub(r"\.layer\.(weight|bias)$", r".\1", k): v for k, v in state.items()})
-    rank = ranks.pop()
+    state = {re.sub(r"\.layer\.(weight|bias)$", r".\1", key): value for key, value in state.items()}
     plain = SAM2Segmenter(size=size, weights=weights)
-    base, parameters = plain.state_dict(), dict(plain.named_parameters())
-    unknown = [key for key in [*lora_a, *state] if key not in base and f"{key}.weight" not in base]
-    misshapen = [key for key, value in state.items() if key in base and value.shape != base[key].shape]
-    if unknown or misshapen:
-        raise ValueError(
-            f"{checkpoint} does not fit size '{size}': unknown {unknown[:5]}, of another shape {misshapen[:5]}; "
-            f"nothing was written."
-        )
+    base = {k: v for k, v in plain.state_dict().items() if not k.startswith(("class_tokens.", "fingerprint"))}
+    parameters = dict(plain.named_parameters())
+    rank = _rank(lora_a, lora_b, base, checkpoint)
+    wrong = {
+        "missing": sorted(set(base) - set(state)),
+        "unknown": sorted(set(state) - set(base)),
+        "of another shape": sorted(k for k in set(base) & set(state) if state[k].shape != base[k].shape),
+    }
+    if any(wrong.values()):
+        told = ", ".join(f"{kind} {keys[:5]}" for kind, keys in wrong.items() if keys)
+        raise ValueError(f"{checkpoint} does not fit size '{size}': {told}; nothing was written.")
+    state = _first_mask_as_single(state)
     changed = sorted(key for key, value in state.items() if not same_values(value, base[key]))
+    values = [*lora_a.values(), *lora_b.values(), *(state[key] for key in changed)]
+    if not all(value.is_floating_point() and bool(torch.isfinite(value).all()) for value in values):
+        raise ValueError(f"{checkpoint} holds numbers that are not finite floats; nothing was written.")
     if fixed := [key for key in changed if key not in parameters]:
         raise ValueError(
             f"{checkpoint} differs from {weights} in {fixed}, which cannot be trained; nothing was written."
         )
+    alpha = 2.0 * rank if alpha is None else alpha
     settings: dict[str, Any] = {
         "size": size,
         "weights": str(weights),
         "labels": [label],
-        "adapters": [
-            {"_target_": "monai_ext.adapters.LoRA", "targets": sorted(lora_a), "rank": rank, "alpha": alpha or 2 * rank}
-        ],
+        "adapters": [{"_target_": "monai_ext.adapters.LoRA", "targets": sorted(lora_a), "rank": rank, "alpha": alpha}],
         "unfrozen": changed,
+        # The published code resizes every image to this and does not enlarge it further.
+        "image_size": 1024,
+        "enlarge": 1,
     }
     adapter = LoRA(**{k: v for k, v in settings["adapters"][0].items() if k != "_target_"})
     network = SAM2Segmenter(size=size, weights=weights, labels=[label], adapters=[adapter], train=changed)
@@ -133,6 +138,20 @@ def convert_sam2lora(
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
     return settings
+
+
+def _rank(lora_a: Mapping[str, Tensor], lora_b: Mapping[str, Tensor], base: Mapping[str, Tensor], path: Any) -> int:
+    """The one rank of all pairs of matrices, which must fit the layers that they belong to."""
+    ranks = {matrix.shape[-1] for matrix in lora_a.values()}
+    if len(ranks) > 1:
+        raise ValueError(f"{path} has LoRA of the ranks {sorted(ranks)}, which must be one.")
+    rank = ranks.pop()
+    for name, a in lora_a.items():
+        b, weight = lora_b[name], base.get(f"{name}.weight")
+        if weight is None or a.shape != (weight.shape[1], rank) or b.shape != (rank, weight.shape[0]):
+            layer = "no layer of this size" if weight is None else f"a layer of {tuple(weight.shape)}"
+            raise ValueError(f"{path}: {name}.A {tuple(a.shape)} and .B {tuple(b.shape)} do not fit {layer}.")
+    return rank
 
 
 def _official_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

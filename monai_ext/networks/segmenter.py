@@ -137,6 +137,8 @@ class SAM2Segmenter(nn.Module):
         self.labels = _checked_labels(labels)
         if not isinstance(enlarge, int) or enlarge < 1:
             raise ValueError(f"enlarge must be a whole number of at least 1, not {enlarge!r}.")
+        if not 0 <= click_shift <= 1:
+            raise ValueError(f"click_shift must be a part of the image, at least 0 and at most 1, not {click_shift!r}.")
         check_size(size, weights)
         path = None if weights is None else find_weights(weights, bundle_root=bundle_root)
         names = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.labels)
@@ -157,7 +159,7 @@ class SAM2Segmenter(nn.Module):
             self.class_tokens = (
                 ClassTokens(len(self.labels), start) if names is None else TextTokens(names[0], start.detach())
             )
-            self.click_shift = ClickShift(reach=click_shift) if click_shift else None
+            self.click_shift = ClickShift(reach=float(click_shift)) if click_shift else None
             self._adapted: dict[str, Adapted] = inject(self, adapters)
         self.merged = False
         kept = self.state_dict()
@@ -169,7 +171,10 @@ class SAM2Segmenter(nn.Module):
         methods = [{k: v for k, v in a.items() if k not in ("targets", "dropout")} for a in self.adapter_settings]
         # With names as prompts labels may come and go, but what turned the names into vectors may not change.
         meaning: list[Any] = [self.labels if names is None else self.text_encoder, methods, sorted(shapes.items())]
-        meaning += [click_shift] if click_shift else []
+        if names is not None and any(adapter.reads_tokens for adapter in adapters):
+            meaning.append(self.labels)
+        if self.click_shift is not None:
+            meaning.append(self.click_shift.reach)
         self.register_buffer("fingerprint", make_fingerprint(frozen, meaning))
         self.activate(adapters[0].name if adapters else None)
 
@@ -304,12 +309,14 @@ class SAM2Segmenter(nn.Module):
         Raises:
             ValueError: the file does not fit; says in what, before anything is changed.
         """
+        if assign:
+            raise ValueError("assign must be False: assigning would part what several adapters share.")
         self._require_unmerged("load")
         own = self.state_dict()
         # `copy_model_state` drops unknown keys and hands us our own tensors for the rest: those bring nothing.
         given = {k: v for k, v in state_dict.items() if k not in own or not same_memory(v, own[k])}
         check_state(given, own, self._trained_keys)
-        super().load_state_dict(given, strict=False, assign=assign)
+        super().load_state_dict(given, strict=False)
         return _IncompatibleKeys([], [])
 
     def describe(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def same_memory(a: Any, b: Tensor) -> bool:
 
 def same_values(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same numbers, one of them perhaps in half precision."""
+    if not (a.is_floating_point() and b.is_floating_point()):
+        return bool(torch.equal(a, b.to(a.dtype)))
     coarser = a.dtype if torch.finfo(a.dtype).eps > torch.finfo(b.dtype).eps else b.dtype
     return bool(torch.equal(a.to(coarser), b.to(coarser)))
 

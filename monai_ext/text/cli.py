@@ -44,8 +44,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--name",
         metavar="N",
-        help="what FILE remembers of the encoder, since vectors of different ones do not mix (default: the last part "
-        "of M for sentence, all of it for clip)",
+        help="what FILE remembers of the encoder, since vectors of different ones do not mix (default: M, unless that "
+        "is a folder)",
     )
     parser.set_defaults(run=_labels)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ext.text.encoder import LabelNameEncoder
+from monai_ext.text.encoder import LabelNameEncoder, name_of
 
 
 class CLIPTextEncoder(LabelNameEncoder):
@@ -26,9 +26,10 @@ class CLIPTextEncoder(LabelNameEncoder):
 
     Args:
         model: a folder, or a name of the Hugging Face hub, which is downloaded on first use.
-        name: what the file of embeddings remembers; ``model`` by default.
+        name: what the file of embeddings remembers; ``model`` by default, unless that is a folder.
 
     Raises:
+        ValueError: the model is a folder and has no name.
         ImportError: on first use, the package ``transformers`` is not installed.
         OSError: on first use, the model cannot be had.
 
@@ -42,7 +43,7 @@ class CLIPTextEncoder(LabelNameEncoder):
     """
 
     def __init__(self, *, model: str = "openai/clip-vit-base-patch32", name: str | None = None) -> None:
-        super().__init__(name=name or model)
+        super().__init__(name=name_of(model, name))
         self.model = model
         self._parts: tuple[Any, Any] | None = None
 

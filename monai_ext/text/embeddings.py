@@ -61,8 +61,12 @@ def add_label_embeddings(path: str | os.PathLike[str], labels: Sequence[str], en
     new = [label for label in dict.fromkeys(labels) if label not in known]
     if new:
         rows = encoder.encode(new)
-        if rows.ndim != 2 or not bool(torch.isfinite(rows).all()):
-            raise ValueError(f"The encoder '{encoder.name}' gave no finite vector for each name; nothing was written.")
+        width = next((len(row) for row in known.values()), rows.shape[-1])
+        if rows.shape != (len(new), width) or not bool((rows.norm(dim=-1) > 0).all() & torch.isfinite(rows).all()):
+            raise ValueError(
+                f"The encoder '{encoder.name}' must give {len(new)} finite vectors of {width} numbers, none of them "
+                f"zero; nothing was written."
+            )
         known |= {label: row.clone() for label, row in zip(new, rows, strict=True)}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(known, metadata={"encoder": encoder.name}))

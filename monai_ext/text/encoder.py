@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -33,3 +35,10 @@ class LabelNameEncoder(ABC):
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> Tensor:
         """One row for each text, ``(n, D)`` float32 on the CPU."""
+
+
+def name_of(model: str | os.PathLike[str], name: str | None) -> str:
+    """What to call a model: its name on the hub, but not the path of a folder, which is another one elsewhere."""
+    if name is None and Path(model).is_dir():
+        raise ValueError(f"name must be given for the model in the folder {model}: its path says nothing to others.")
+    return name or str(model)

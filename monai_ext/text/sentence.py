@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from monai_ext.text.encoder import LabelNameEncoder
+from monai_ext.text.encoder import LabelNameEncoder, name_of
 
 
 class SentenceEncoder(LabelNameEncoder):
@@ -27,9 +26,10 @@ class SentenceEncoder(LabelNameEncoder):
 
     Args:
         model: a folder, or a name of the Hugging Face hub, which is downloaded on first use.
-        name: what the file of embeddings remembers; the last part of ``model`` by default.
+        name: what the file of embeddings remembers; ``model`` by default, unless that is a folder.
 
     Raises:
+        ValueError: the model is a folder and has no name.
         ImportError: on first use, the package ``sentence-transformers`` is not installed.
         OSError: on first use, the model cannot be had.
 
@@ -37,12 +37,12 @@ class SentenceEncoder(LabelNameEncoder):
         Reimers and Gurevych, Sentence-BERT, EMNLP 2019, https://arxiv.org/abs/1908.10084.
 
     Example:
-        >>> SentenceEncoder(model="models/all-MiniLM-L6-v2").name
-        'all-MiniLM-L6-v2'
+        >>> SentenceEncoder(model="sentence-transformers/all-MiniLM-L6-v2").name
+        'sentence-transformers/all-MiniLM-L6-v2'
     """
 
     def __init__(self, *, model: str | os.PathLike[str], name: str | None = None) -> None:
-        super().__init__(name=name or Path(model).name)
+        super().__init__(name=name_of(model, name))
         self.model = str(model)
         self._network: Any = None
 

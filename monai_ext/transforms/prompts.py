@@ -116,7 +116,7 @@ class SimulatePrompts(Randomizable):
         return points, kinds
 
     def _corners(self, mask: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        corners = _bounds(mask) + _jitter(self.box_jitter, mask, draws)
+        corners = bounds_of(mask) + _jitter(self.box_jitter, mask, draws)
         return corners.clip(0, np.array(mask.shape[::-1]) - 1)
 
 
@@ -187,7 +187,7 @@ def _deepest(*errors: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def _bounds(mask: np.ndarray) -> np.ndarray:
+def bounds_of(mask: np.ndarray) -> np.ndarray:
     """The corners of the label, x0 y0 and x1 y1, both inside it."""
     xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return np.array([[xs[0], ys[0]], [xs[-1], ys[-1]]], dtype=float)
@@ -195,7 +195,7 @@ def _bounds(mask: np.ndarray) -> np.ndarray:
 
 def _jitter(jitter: float, mask: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Moves in x and y, one for each pair of draws, as large as this part of the label's width and height."""
-    first, last = _bounds(mask)
+    first, last = bounds_of(mask)
     return jitter * (last - first + 1) * (2 * draws.reshape(-1, 2) - 1)
 
 

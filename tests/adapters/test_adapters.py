@@ -295,6 +295,23 @@ def test_an_evaluation_forms_the_weights_once_and_notices_every_change():
         assert torch.equal(other(images()), plain(images()))
 
 
+@pytest.mark.parametrize("width", [4, 64])
+@pytest.mark.parametrize("parts", ["q", "qv", "kv", "qkv"])
+def test_parts_of_narrow_and_wide_layers_learn_as_the_branch(width, parts):
+    base = nn.Linear(width, 3 * width, dtype=torch.float64).requires_grad_(False)
+    layer = LoRA(targets=["x"], rank=1, parts=parts).layer(base)
+    nn.init.normal_(layer.lora_b, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(9, width, dtype=torch.float64, requires_grad=True)
+    rows = torch.cat([torch.arange(i, j) for i, j in layer.rows])
+    low = layer.scale * (x @ layer.lora_a.T @ layer.lora_b.T)
+    branch = base(x) + torch.zeros(9, 3 * width, dtype=torch.float64).index_copy(1, rows, low)
+    weight = torch.randn_like(branch)
+    parameters = [x, layer.lora_a, layer.lora_b]
+    expected = torch.autograd.grad((branch * weight).sum(), parameters)
+    for one, two in zip(torch.autograd.grad((layer(base, x) * weight).sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 @pytest.mark.parametrize("parts", ["q", "k", "v", "qv", "qk", "kv", "qkv"])
 def test_exactly_the_chosen_thirds_change(parts):
     """Of a layer whose width changes: slicing by the input's width adapts half of q and v (25benjaminli/sam2lora)."""
@@ -310,8 +327,8 @@ def test_exactly_the_chosen_thirds_change(parts):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    n=st.integers(1, 5),
-    out=st.integers(1, 7),
+    n=st.integers(1, 40),  # narrow layers form g^T x, wide ones thin products
+    out=st.integers(1, 60),
     rank=st.integers(1, 9),
     rows=st.integers(1, 6),
     bias=st.booleans(),

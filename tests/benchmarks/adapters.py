@@ -23,7 +23,7 @@ from .compare import Benchmark, Bound, Figures, Settings
 from .lora import RANK, TARGETS, lora_network, step_of
 
 LINEAR = ["*trunk*attn.qkv", "*trunk*attn.proj", "*trunk*mlp.layers.*", "*trunk.blocks.*.proj"]
-BLOCKS = ["image_encoder.trunk.blocks.*[0-9]"]
+BLOCKS = [f"image_encoder.trunk.blocks.{block}" for block in range(10)]  # micro has ten, tiny two more
 ADAPTERS: dict[str, dict[str, Any]] = {
     "LoRA": {"targets": TARGETS, "rank": RANK},
     "DoRA": {"targets": TARGETS, "rank": RANK},

@@ -62,6 +62,8 @@ def between_seeds(runs: Runs, task: str) -> float:
 
 
 def print_table(task: str, rows: dict[str, Runs]) -> None:
+    if task == "hrf":
+        say("\nThe base `micro` was trained on HRF's vessels; only the U-Nets and the random start have never seen it.")
     heads = ["method", "seeds", *SCORES.values(), "between seeds", "trained", "file, MB", "s a step", "peak MiB"]
     say(f"\n## {task}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, runs in rows.items():
@@ -69,7 +71,9 @@ def print_table(task: str, rows: dict[str, Runs]) -> None:
         for score in SCORES:
             mean, low, high = interval(per_image(runs, task, score))
             digits = 1 if score == "hd95" else 3
-            cells.append(f"{mean:.{digits}f} ({low:.{digits}f} .. {high:.{digits}f})")
+            values = per_image(runs, task, score)
+            empty = "" if np.isfinite(values).all() else f", {np.isfinite(values).sum()} of {len(values)} images"
+            cells.append(f"{mean:.{digits}f} ({low:.{digits}f} .. {high:.{digits}f}){empty}")
         first = runs[0]
         seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
         cells += [
@@ -77,7 +81,7 @@ def print_table(task: str, rows: dict[str, Runs]) -> None:
             f"{first['trained']:,} ({first['trained'] / first['of']:.1%})",
             f"{first['MB']:.1f}",
             f"{np.median(seconds):.2f}" if seconds else "",
-            f"{np.median([run['MiB'] for run in runs]):.0f}",
+            f"{np.median([run['MiB'] for run in runs]):.0f}" if seconds else "",
         ]
         say(f"| {' | '.join(cells)} |")
 

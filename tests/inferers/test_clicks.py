@@ -21,6 +21,7 @@ import torch
 from monai_ext.inferers import ClickRoundsInferer, ClickTrialInferer
 from monai_ext.networks import SAM2Segmenter
 from monai_ext.networks.segmenter import ImageEmbedding, MaskCandidates
+from monai_ext.transforms import CorrectionClicks, SimulatePrompts
 
 
 class Recorder:
@@ -103,20 +104,27 @@ def test_a_trial_is_of_each_object_alone(label: torch.Tensor, box: bool, chunk: 
 def test_jitter_moves_the_first_prompts_the_same_way_every_time(
     label: torch.Tensor, box: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, truth, image = SAM2Segmenter(size="micro", seed=2).eval(), label[:1, :2], torch.rand(1, 3, 32, 32)
+    network, image = SAM2Segmenter(size="micro", seed=2).eval(), torch.rand(1, 3, 32, 32)
+    truth, other = label[:1, :2], label[:1, :2].roll(1, -1).clone()
+    other[0, 0, 5, 5] = 0  # another image: another hand
     shown: list[torch.Tensor] = []
     inner = network.candidates
     monkeypatch.setattr(network, "candidates", lambda e, p, *a, **k: [shown.append(p), inner(e, p, *a, **k)][1])
-    settings = {"clicks": 1, "box": box, "window": window}
+    settings = {"clicks": 1, "box": box, "window": window, "jitter": 0.4}
     with torch.no_grad():
-        for jitter in (0.0, 0.4, 0.4):
-            ClickTrialInferer(**settings, jitter=jitter)(image, network, label=truth)
-        ClickTrialInferer(**settings, jitter=0.4, chunk=1)(image, network, label=truth)
-    exact, moved, again = shown[:3]
+        for objects in (truth, truth, other):
+            ClickTrialInferer(**settings)(image, network, label=objects)
+        ClickTrialInferer(**settings, chunk=1)(image, network, label=truth)
+    moved, again, elsewhere = shown[:3]
     assert torch.equal(moved, again) and torch.equal(moved, torch.cat(shown[3:]))
-    sides = torch.tensor([[16.0, 16.0], [20.0, 10.0]])[:, None, None]
-    distance = (moved - exact).abs()
-    assert distance.max() >= 1 and (distance <= 0.4 * sides + 0.5).all()
+    if window is None:
+        assert not torch.equal(moved, elsewhere)
+        exact = (SimulatePrompts(mode="box") if box else CorrectionClicks(where="middle"))(truth[0].unsqueeze(1))
+        sides = torch.tensor([[16.0, 16.0], [20.0, 10.0]])[:, None, None]
+        distance = (moved - exact["points"]).abs()
+        assert distance.max() >= 1 and (distance <= 0.4 * sides + 0.5).all()
+    elif not box:  # the square is cut around the moved click, so that it tells nothing of where the object is
+        assert (moved == window // 2).all()
 
 
 @pytest.mark.parametrize("side", [9, 16])

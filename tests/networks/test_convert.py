@@ -80,7 +80,6 @@ def test_the_converted_network_answers_as_the_published_one(published: SAM2Segme
     assert "no_mem_embed" in settings["unfrozen"] and len(settings["unfrozen"]) < 20
     bundle = Path(__file__).parents[2] / "bundles/fundus_vessel_segmentation/configs/inference.json"
     config = ConfigParser(ConfigParser.load_config_files([str(bundle), str(tmp_path / "models/network.json")]))
-    config["enlarge"] = 1
     net = config.get_parsed_content("network_def").eval()
     net.load_state_dict(torch.load(tmp_path / "models/model.pt", weights_only=True))
     image = torch.rand(1, 3, 64, 64)
@@ -97,6 +96,10 @@ def without(state: dict, ending: str) -> dict:
     return {key: value for key, value in state.items() if not key.endswith(ending)}
 
 
+def first(state: dict, ending: str) -> str:
+    return next(key for key in state if key.endswith(ending))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -109,7 +112,13 @@ def without(state: dict, ending: str) -> dict:
         ),
         (lambda s: s | {"model.no_mem_embed": torch.zeros(1, 1, 7)}, "of another shape \\['no_mem_embed'\\]"),
         (
-            lambda s: s | {next(k for k in s if k.endswith(".A")): torch.zeros(32, 9)},
+            lambda s: without(s, "mlps.1.layers.0.weight"),
+            "missing \\['sam_mask_decoder.output_hypernetworks_mlps.1.layers.0",
+        ),
+        (lambda s: s | {first(s, ".B"): torch.zeros(1, 96)}, "do not fit a layer of \\(96, 32\\)"),
+        (lambda s: s | {first(s, ".A"): torch.full((32, 3), torch.nan)}, "not finite floats"),
+        (
+            lambda s: s | {first(s, ".A"): torch.zeros(32, 9)},
             "ranks \\[3, 9\\], which must be one",
         ),
         (

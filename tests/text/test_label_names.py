@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 
 from monai_ext.__main__ import main
-from monai_ext.adapters import LoRA
+from monai_ext.adapters import LoRA, PromptBridge
 from monai_ext.networks import SAM2Segmenter
 from monai_ext.text import (
     CLIPTextEncoder,
@@ -77,7 +77,7 @@ def network(path: Path, labels=ORGANS, **settings) -> SAM2Segmenter:
 
 
 def test_names_that_mean_nearly_the_same_are_near(organs):
-    encoder = SentenceEncoder(model=MINILM)
+    encoder = SentenceEncoder(model=MINILM, name=NAME)
     liver, hepar, retina = torch.nn.functional.normalize(encoder.encode(["liver", "hepatic organ", "retina"]))
     assert liver @ hepar > liver @ retina
     rows, name = read_label_embeddings(organs, ["spleen", "liver"])
@@ -86,7 +86,7 @@ def test_names_that_mean_nearly_the_same_are_near(organs):
 
 
 def test_clip_encodes_names_alone_as_beside_others(clip):
-    encoder = CLIPTextEncoder(model=str(clip))
+    encoder = CLIPTextEncoder(model=str(clip), name="small")
     rows = encoder.encode(["liver", "gall bladder"])
     assert rows.shape == (2, 8) and rows.dtype == torch.float32
     torch.testing.assert_close(encoder.encode(["liver"])[0], rows[0])
@@ -197,13 +197,36 @@ class Broken(Letters):
         ([" "], Letters(name="letters"), "labels must be names"),
         ([], Letters(name="letters"), "labels must be names"),
         ("liver", Letters(name="letters"), "labels must be names, at least one, not 'liver'"),
-        (["liver"], Broken(name="broken"), "no finite vector"),
+        (["liver"], Broken(name="broken"), "must give 1 finite vectors of 8 numbers"),
+        (["qqq"], Letters(name="letters"), "none of them zero"),
     ],
 )
 def test_bad_names_are_refused_before_a_file_is_made(names, encoder, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         add_label_embeddings(tmp_path / "labels.safetensors", names, encoder)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_encoders_of_one_name_do_not_mix(organs):
+    before = organs.read_bytes()
+    with pytest.raises(ValueError, match="1 finite vectors of 384 numbers"):
+        add_label_embeddings(organs, ["pancreas"], Letters(name=NAME))
+    assert organs.read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [CLIPTextEncoder, SentenceEncoder])
+def test_a_folder_needs_a_name(make, tmp_path):
+    with pytest.raises(ValueError, match="name must be given for the model in the folder"):
+        make(model=str(tmp_path))
+
+
+def test_a_bridge_ties_the_network_to_its_labels(organs):
+    """It carries all labels' tokens to the encoder: a label more would change the others' answers."""
+    bridge = {"adapters": [PromptBridge(targets=["image_encoder.trunk.blocks.?"])]}
+    part = network(organs, ["liver", "spleen"], **bridge).trained_state_dict()
+    network(organs, ["liver", "spleen"], **bridge).load_state_dict(part)
+    with pytest.raises(ValueError, match="other labels or adapter settings"):
+        network(organs, ORGANS, **bridge).load_state_dict(part)
 
 
 def test_the_command_says_what_is_missing(tmp_path, capsys):
