@@ -32,7 +32,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     """Add the command ``demo`` to the parser of ``python -m monai_ext``."""
     parser = subparsers.add_parser(
         "demo",
-        help="train, segment and evaluate on synthetic fundus images (about 10 minutes on 2 cores)",
+        help="train, segment and evaluate on synthetic fundus images (about 7 minutes on 2 cores)",
         description=f"Draws fundus images with vessel masks, trains SAM 2.1 micro with LoRA, segments and evaluates. "
         f"{SYNTHETIC}",
     )

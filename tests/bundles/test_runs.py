@@ -26,6 +26,8 @@ import torch
 from bundle_runs import load_config, run_bundle
 from PIL import Image
 
+from monai_ext.transforms import FieldOfView
+
 MODES = ("none", "points_1", "points_2", "points_5", "points_5_1", "box", "all")
 
 
@@ -132,6 +134,16 @@ def test_inference_does_all_it_can_and_lists_the_rest(trained: Path, photographs
     assert all(np.abs(maps[name] - maps["a"]).max() <= 1 for name in "bcde")
     assert np.abs(maps["grey"] - maps["a"]).max() > 1
     assert not hidden(tmp_path)
+
+
+def test_nothing_is_found_outside_the_field_of_view(trained: Path, data: Path, tmp_path: Path) -> None:
+    images = data / "test" / "images"
+    run_bundle(trained, "inference", dataset_dir=images, output_dir=tmp_path, threshold=0.0)
+    for path in images.iterdir():
+        photograph = torch.from_numpy(np.asarray(Image.open(path).convert("RGB")) / 255).permute(2, 0, 1)
+        view = np.asarray(FieldOfView()(photograph))[0] > 0.5
+        mask = np.asarray(Image.open(tmp_path / f"{path.stem}_mask.png")) > 0
+        assert not view.all() and mask.any() and not mask[~view].any()
 
 
 def test_two_runs_give_the_same(trained: Path, data: Path, tmp_path: Path) -> None:
