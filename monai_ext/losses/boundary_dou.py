@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.utils import LossReduction, convert_to_tensor
-from torch.nn.modules.loss import _Loss
+from monai.utils import LossReduction
+
+from monai_ext.losses.base import LabelLoss
 
 __all__ = ["BoundaryDoULoss"]
 
 _CROSS = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
 
-class BoundaryDoULoss(_Loss):
+class BoundaryDoULoss(LabelLoss):
     r"""
     Difference over union, in which the inside of a large label counts less than its border.
 
@@ -61,20 +62,13 @@ class BoundaryDoULoss(_Loss):
     """
 
     def __init__(self, *, smooth: float = 1.0, reduction: LossReduction | str = LossReduction.MEAN) -> None:
-        super().__init__(reduction=LossReduction(reduction).value)
+        super().__init__(reduction=reduction)
         if not 0 < smooth < float("inf"):
             raise ValueError(f"smooth must be a number above 0, not {smooth!r}.")
         self.smooth = smooth
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of logits (B, C, H, W) against a target of the same shape."""
-        if input.ndim != 4 or input.shape != target.shape:
-            raise ValueError(
-                f"input and target must be (B, C, H, W) and alike, not {tuple(input.shape)} and {tuple(target.shape)}."
-            )
-        input, target = (convert_to_tensor(value, track_meta=False) for value in (input, target))
-        logits = input if input.dtype == torch.float64 else input.float()
-        truth, probability = target.to(logits.dtype), logits.sigmoid()
+    def per_label(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        probability = logits.sigmoid()
         # The label goes on past the border of the image, as far as anyone can tell.
         padded = F.pad(truth, (1, 1, 1, 1), mode="replicate").flatten(0, 1).unsqueeze(1)
         around = F.conv2d(padded, _CROSS.to(padded)[None, None]).view_as(truth)
@@ -83,7 +77,4 @@ class BoundaryDoULoss(_Loss):
         alpha = (1 - 2 * border / area.clamp(min=1)).clamp(max=0.8)
         both = (probability * truth).sum((2, 3))
         squares = probability.square().sum((2, 3)) + truth.square().sum((2, 3))
-        loss = (squares - 2 * both) / (squares - (1 + alpha) * both + self.smooth)
-        if self.reduction == LossReduction.NONE:
-            return loss
-        return loss.sum() if self.reduction == LossReduction.SUM else loss.mean()
+        return (squares - 2 * both) / (squares - (1 + alpha) * both + self.smooth)

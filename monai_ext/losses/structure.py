@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.utils import LossReduction, convert_to_tensor
-from torch.nn.modules.loss import _Loss
+from monai.utils import LossReduction
+
+from monai_ext.losses.base import LabelLoss
 
 __all__ = ["StructureLoss"]
 
 
-class StructureLoss(_Loss):
+class StructureLoss(LabelLoss):
     r"""
     Cross-entropy and IoU, both weighted by how near a pixel lies to the border of the label.
 
@@ -57,22 +58,14 @@ class StructureLoss(_Loss):
     def __init__(
         self, *, kernel_size: int = 31, weight: float = 5.0, reduction: LossReduction | str = LossReduction.MEAN
     ) -> None:
-        super().__init__(reduction=LossReduction(reduction).value)
+        super().__init__(reduction=reduction)
         if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be an odd number of at least 1, not {kernel_size!r}.")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight must be a number of at least 0, not {weight!r}.")
         self.kernel_size, self.weight = kernel_size, weight
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of logits (B, C, H, W) against a target of the same shape."""
-        if input.ndim != 4 or input.shape != target.shape:
-            raise ValueError(
-                f"input and target must be (B, C, H, W) and alike, not {tuple(input.shape)} and {tuple(target.shape)}."
-            )
-        input, target = (convert_to_tensor(value, track_meta=False) for value in (input, target))
-        logits = input if input.dtype == torch.float64 else input.float()
-        truth = target.to(logits.dtype)
+    def per_label(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         # Past the border of the image nothing is counted, so that the border is no edge of the label.
         around = F.avg_pool2d(truth, self.kernel_size, stride=1, padding=self.kernel_size // 2, count_include_pad=False)
         weights = 1 + self.weight * (around - truth).abs()
@@ -80,7 +73,4 @@ class StructureLoss(_Loss):
         probability = logits.sigmoid()
         both = (weights * probability * truth).sum((2, 3))
         either = (weights * (probability + truth)).sum((2, 3)) - both
-        loss = (weights * entropy).sum((2, 3)) / weights.sum((2, 3)) + 1 - (both + 1) / (either + 1)
-        if self.reduction == LossReduction.NONE:
-            return loss
-        return loss.sum() if self.reduction == LossReduction.SUM else loss.mean()
+        return (weights * entropy).sum((2, 3)) / weights.sum((2, 3)) + 1 - (both + 1) / (either + 1)

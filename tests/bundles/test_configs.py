@@ -107,6 +107,19 @@ def test_every_reference_leads_somewhere(bundle: Path, names: tuple[str, ...]) -
         parser.get_parsed_content(key, instantiate=False, eval_expr=False)
 
 
+def test_sharpness_aware_steps_stand_before_the_clipping_and_are_resumed() -> None:
+    """The overlay puts its handler in the place of another, by number."""
+    bundle = next(bundle for bundle in BUNDLES if bundle.name == "fundus_vessel_segmentation")
+    plain, sharp = (read(bundle, *names).get() for names in (("train",), ("train", "sharpness_aware")))
+    before, after = (config["train"]["handlers"] for config in (plain, sharp))
+    place = after.index("@sharpness")
+    clipping = before[place]
+    assert clipping["_target_"] == "monai_ext.handlers.GradientClipping"
+    assert after[:1] + after[1:place] + after[place + 1 : -1] == [after[0], *before[1:place], *before[place + 1 :]]
+    assert after[-1] == clipping
+    assert after[0]["states"] == before[0]["states"].removesuffix(")") + ", sharpness=@sharpness)"
+
+
 @pytest.mark.parametrize("name", ["train", "inference"])
 def test_what_users_change_stands_first(any_bundle: Path, name: str) -> None:
     config = load_config(any_bundle, name)
