@@ -15,6 +15,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_ext.adapters.base import Adapter, AdapterLayer, WeightLayer, require_matrix
@@ -30,8 +31,10 @@ class SingularValues(Adapter):
     with A = 1 and B = 0 at first, both of the length min(out, in). A convolution's weight is taken as out x (in h w).
 
     ``W'`` is formed as :math:`W + U \operatorname{diag}(\operatorname{ReLU}(A \odot S + B) - S) V^T`, which is W bit
-    for bit at first, once for each step, and once for all steps of an evaluation. The factors are computed when they
-    are first needed, in float32, follow the module to other devices and are not saved.
+    for bit at first, once for each step, and once for all steps of an evaluation. In training, the gradients of A and
+    B are taken directly, and a linear layer that sees few tokens sends them through the factors instead, which is less
+    work than forming ``W'``. The factors are computed when they are first needed, in float32, follow the module to
+    other devices and are not saved.
 
     **Values that the ReLU has clipped.** The plain ReLU has no gradient below zero: a singular value that was once
     clipped would stay zero for ever. Here the gradient passes a clipped value too if a step along it makes the value
@@ -99,8 +102,58 @@ class SingularValuesLayer(FactoredLayer):
         self.scale = nn.Parameter(torch.ones(count, **factory))
         self.shift = nn.Parameter(torch.zeros(count, **factory))
 
+    def forward(self, base: Any, x: Tensor) -> Tensor:
+        formed = not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
+        if formed or torch.compiler.is_compiling() or not isinstance(base, nn.Linear):
+            return super().forward(base, x)
+        u, s, vt = self.factors(base)
+        return _FactoredLinear.apply(x, base.weight, base.bias, u, self._difference(s), vt)  # type: ignore[no-any-return]
+
     def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
-        return (u * (positive(self.scale * s + self.shift) - s)) @ vt
+        return (u * self._difference(s)) @ vt
+
+    def _difference(self, s: Tensor) -> Tensor:
+        return positive(self.scale * s + self.shift) - s
+
+
+class _FactoredLinear(torch.autograd.Function):
+    """
+    ``y = x W'^T + b`` with ``W' = W + U diag(d) V^T``, the factors fixed, W frozen or not.
+
+    With g the gradient of y, ``d`` gets the diagonal of ``U^T (g^T x) V``: of ``g^T x`` where ``W'`` is formed, or,
+    where there are few tokens, as the sum over tokens of ``(g U) * (x V)``, which the passes need anyhow.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, d: Tensor, vt: Tensor
+    ) -> Tensor:
+        (wide, thin), tokens = weight.shape, x.numel() // x.shape[-1]
+        # Multiplications of both passes: beside W, or with W' and its gradient formed.
+        ctx.beside = 2 * tokens * len(d) * (wide + thin) < wide * thin * (tokens + 2 * len(d))
+        if ctx.beside:
+            low = x @ vt.T
+            ctx.save_for_backward(x, weight, u, d, vt, low)
+            return F.linear(x, weight, bias) + (low * d) @ u.T
+        formed = torch.addmm(weight, u * d, vt)
+        ctx.save_for_backward(x, formed, u, d, vt)
+        return F.linear(x, formed, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, u, d, vt, *low = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        g, flat = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        dx = grad @ weight if need_x else None
+        dweight = g.T @ flat if need_weight or not ctx.beside else None
+        if ctx.beside:
+            turned = grad @ u
+            dd = (turned * low[0]).reshape(-1, len(d)).sum(0)
+            if dx is not None:
+                dx = dx + (turned * d) @ vt
+        else:
+            dd = ((u.T @ dweight) * vt).sum(1)
+        return dx, dweight if need_weight else None, g.sum(0) if need_bias else None, None, dd, None
 
 
 def positive(values: Tensor) -> Tensor:

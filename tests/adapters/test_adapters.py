@@ -16,6 +16,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
@@ -36,6 +37,7 @@ from monai_ext.adapters import (
     SingularValues,
 )
 from monai_ext.adapters.base import inject
+from monai_ext.adapters.singular_values import positive
 from monai_ext.networks import ClassTokens, SAM2Segmenter
 from monai_ext.networks.sam2 import sam2_modules
 
@@ -349,6 +351,36 @@ def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
     for one, two in zip(
         torch.autograd.grad((fast * weight).sum(), parameters),
         torch.autograd.grad((branch * weight).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 24),  # few tokens of wide layers go through the factors, many of narrow ones do not
+    out=st.integers(1, 24),
+    tokens=st.integers(1, 64),
+    bias=st.booleans(),
+    frozen=st.booleans(),
+)
+def test_singular_values_learn_as_if_the_weight_were_formed(n, out, tokens, bias, frozen):
+    torch.manual_seed(0)
+    base = nn.Linear(n, out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
+    layer = SingularValues(targets=["x"]).layer(base)
+    u, s, vt = layer.factors(base)
+    with torch.no_grad():
+        layer.scale.normal_(1.0)  # some are clipped
+        layer.shift.normal_(0.0, 0.1)
+    x = torch.randn(2, tokens, n, dtype=torch.float64, requires_grad=True)
+    parameters = [x, layer.scale, layer.shift, *(p for p in base.parameters() if p.requires_grad)]
+    change = u @ torch.diag(positive(layer.scale * s + layer.shift) - s) @ vt
+    formed, fast = F.linear(x, base.weight + change, base.bias), layer(base, x)
+    torch.testing.assert_close(fast, formed)
+    weight = torch.randn_like(fast)
+    for one, two in zip(
+        torch.autograd.grad((fast * weight).sum(), parameters),
+        torch.autograd.grad((formed * weight).sum(), parameters),
         strict=True,
     ):
         torch.testing.assert_close(one, two)
