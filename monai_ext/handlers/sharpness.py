@@ -30,7 +30,8 @@ class SharpnessAware:
     When the trainer has its gradient, the handler moves the weights by a perturbation, runs the same batch again with
     the same dropout (simulated clicks are drawn anew), and puts the weights back, to the bit. The optimizer then steps
     along the second gradient. A step costs two forward and backward passes. Put it before handlers that look at the
-    gradient.
+    gradient. A gradient that is not finite is left as it is: to the scaler of mixed precision, which passes over the
+    batch, or to :class:`GradientClipping`, which stops the training.
 
     Args:
         perturbation: how to move away, e.g. :class:`monai_ext.optimizers.GlobalPerturbation`. Give the handler to
@@ -67,7 +68,10 @@ class SharpnessAware:
     def __call__(self, engine: Any) -> None:
         """Replace the gradient by that of the perturbed weights."""
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        steps = self.perturbation(parameters, [p.grad for p in parameters])
+        gradients = [p.grad for p in parameters]
+        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            return
+        steps = self.perturbation(parameters, gradients)
         before = [None if step is None else p.detach().clone() for p, step in zip(parameters, steps, strict=True)]
         try:
             with torch.no_grad():

@@ -26,7 +26,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from monai_ext.handlers import SharpnessAware
+from monai_ext.handlers import GradientClipping, SharpnessAware
 from monai_ext.optimizers import (
     GlobalPerturbation,
     LayerwisePerturbation,
@@ -197,6 +197,40 @@ def test_a_step_is_that_of_the_formula() -> None:
     trainer.run()
     for parameter, value in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value.detach())
+
+
+@pytest.fixture
+def scaler_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MONAI's trainer makes a scaler for CUDA only, which does nothing on a CPU."""
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda: torch.amp.GradScaler("cpu"))
+
+
+@pytest.mark.usefixtures("scaler_on_cpu")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scaled_loss_makes_the_same_steps(method: str) -> None:
+    networks = []
+    for amp in (False, True):
+        torch.manual_seed(0)
+        networks.append(Product(3.0, 0.4))
+        handlers = [SharpnessAware(perturbation=METHODS[method](rho=0.2)), GradientClipping(max_norm=1.0)]
+        make_trainer(networks[-1], handlers, lr=0.05, steps=20, amp=amp).run()
+    for one, two in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.usefixtures("scaler_on_cpu")
+@pytest.mark.parametrize("method", METHODS)
+def test_an_overflow_is_passed_over_and_not_remembered(method: str) -> None:
+    """A scaler begins too large and finds its scale by overflows: what a perturbation learns must survive them."""
+    network, perturbation = Product(3.0, 2.0), METHODS[method](rho=0.2)
+    trainer = make_trainer(network, [SharpnessAware(perturbation=perturbation)], lr=0.05, steps=3, amp=True)
+    trainer.loss_function = lambda pred, label: 1e36 * pred.sum()
+    before = copy.deepcopy(network.state_dict())
+    trainer.run()
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    trainer = make_trainer(network, [SharpnessAware(perturbation=perturbation)], lr=0.05, steps=3)
+    trainer.run()
+    assert all(value.isfinite() and value != before[key] for key, value in network.state_dict().items())
 
 
 def test_both_passes_drop_the_same() -> None:
