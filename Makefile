@@ -8,7 +8,7 @@ JOBS ?= 2
 DEMO ?=
 DATA ?=
 
-.PHONY: demo test lint format benchmark clean
+.PHONY: demo test lint format benchmark base clean
 
 demo: $(READY)
 	@$(BIN)/python -m monai_ext demo --folder runs/demo $(DEMO)
@@ -30,6 +30,16 @@ format: $(READY)
 benchmark: $(READY)
 	@$(BIN)/python -m tests.benchmarks
 	@test -z "$(DATA)" || $(BIN)/python -m tests.benchmarks.methods "$(DATA)"
+
+# The embedded base, trained again: about two and a half hours of two cores; DATA=folder holds its sources.
+base: $(READY)
+	@test -n "$(DATA)" || { echo "make base needs DATA=folder, see bundles/sam2_micro_pretraining/docs/README.md"; exit 2; }
+	@data=$$(realpath "$(DATA)") && cd bundles/sam2_micro_pretraining && \
+	    both="configs/train.json','configs/multi_gpu_train.json" && \
+	    train="$(CURDIR)/$(BIN)/torchrun --standalone --nproc_per_node=2 -m monai.bundle run training" && \
+	    $$train --config_file "['$$both']" --dataset_dir "$$data" && \
+	    $$train --config_file "['$$both','configs/more_vessels.json']" --dataset_dir "$$data" \
+	        --weights models/sam2_micro.safetensors
 
 clean:
 	rm -rf $(VENV) runs

@@ -118,7 +118,7 @@ class LoRALinear(AdapterLayer):
             branch = self.scale * F.linear(F.linear(self.dropout(x), self.lora_a), self.lora_b)
             return base(x) + _spread(branch, self.rows, base.out_features)
         if torch.is_grad_enabled():
-            return _LowRankLinear.apply(x, base.weight, base.bias, self.lora_a, self.lora_b, self.scale, self.rows)
+            return low_rank_linear(base, x, self.lora_a, self.lora_b, scale=self.scale, rows=self.rows)
         return F.linear(x, _merged(base.weight, self.lora_a, self.lora_b, self.scale, self.rows), base.bias)
 
     def delta(self, base: Any) -> Tensor:
@@ -147,6 +147,33 @@ class LoRAConv2d(AdapterLayer):
     def delta(self, base: Any) -> Tensor:
         update = self.lora_b.detach().float() @ self.lora_a.detach().float().flatten(1)
         return self.scale * update.view_as(base.weight)
+
+
+def low_rank_linear(
+    base: nn.Linear,
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    scale: float = 1.0,
+    rows: list[tuple[int, int]] | None = None,
+) -> Tensor:
+    """
+    A linear layer whose weight is changed by ``scale * b @ a``, for training in one precision.
+
+    Args:
+        base: the layer, frozen or not.
+        x: ``(..., in)``.
+        a: ``(rank, in)``.
+        b: ``(changed rows, rank)``.
+        scale: of the change.
+        rows: ranges of output rows that are changed; all by default.
+
+    Returns:
+        ``(..., out)``.
+    """
+    rows = [(0, base.out_features)] if rows is None else rows
+    return _LowRankLinear.apply(x, base.weight, base.bias, a, b, scale, rows)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _LowRankLinear(torch.autograd.Function):

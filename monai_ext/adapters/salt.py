@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ext.adapters.base import Adapter, AdapterLayer, require_matrix
+from monai_ext.adapters.lora import low_rank_linear
 from monai_ext.adapters.singular_values import FactoredLayer, positive
 
 
@@ -84,6 +85,16 @@ class SALTLayer(FactoredLayer):
         self.y = nn.Parameter(torch.zeros(min(rank, rest), rest, **factory))
 
     def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
+        left, right = self._thin(u, s, vt)
+        return left @ right
+
+    def linear(self, base: nn.Linear, x: Tensor) -> Tensor:
+        left, right = self._thin(*self.factors(base))
+        return low_rank_linear(base, x, right, left)
+
+    def _thin(self, u: Tensor, s: Tensor, vt: Tensor) -> tuple[Tensor, Tensor]:
+        """The change as a product of two thin matrices, ``(out, k + rank)`` and ``(k + rank, in)``."""
         k = self.count
-        leading = (u[:, :k] * (positive(self.scale * s[:k] + self.shift) - s[:k])) @ vt[:k]
-        return leading + (u[:, k:] @ self.x) @ (self.y @ vt[k:])
+        difference = positive(self.scale * s[:k] + self.shift) - s[:k]
+        left = torch.cat([u[:, :k] * difference, u[:, k:] @ self.x], dim=1)
+        return left, torch.cat([vt[:k], self.y @ vt[k:]])

@@ -76,6 +76,16 @@ class FactoredLayer(WeightLayer):
     def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
         """What is added to the weight, ``(out, in)``; zero before training."""
 
+    @abstractmethod
+    def linear(self, base: nn.Linear, x: Tensor) -> Tensor:
+        """The adapted linear layer with gradients that are taken directly, for training in one precision."""
+
+    def forward(self, base: Any, x: Tensor) -> Tensor:
+        one_precision = torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+        if one_precision and isinstance(base, nn.Linear) and not torch.compiler.is_compiling():
+            return self.linear(base, x)
+        return super().forward(base, x)
+
     def change(self, base: Any) -> Tensor:
         return self.change_of_factors(*self.factors(base)).view_as(base.weight)
 
@@ -102,15 +112,12 @@ class SingularValuesLayer(FactoredLayer):
         self.scale = nn.Parameter(torch.ones(count, **factory))
         self.shift = nn.Parameter(torch.zeros(count, **factory))
 
-    def forward(self, base: Any, x: Tensor) -> Tensor:
-        formed = not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
-        if formed or torch.compiler.is_compiling() or not isinstance(base, nn.Linear):
-            return super().forward(base, x)
-        u, s, vt = self.factors(base)
-        return _FactoredLinear.apply(x, base.weight, base.bias, u, self._difference(s), vt)  # type: ignore[no-any-return]
-
     def change_of_factors(self, u: Tensor, s: Tensor, vt: Tensor) -> Tensor:
         return (u * self._difference(s)) @ vt
+
+    def linear(self, base: nn.Linear, x: Tensor) -> Tensor:
+        u, s, vt = self.factors(base)
+        return _FactoredLinear.apply(x, base.weight, base.bias, u, self._difference(s), vt)  # type: ignore[no-untyped-call,no-any-return]
 
     def _difference(self, s: Tensor) -> Tensor:
         return positive(self.scale * s + self.shift) - s

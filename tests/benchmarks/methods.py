@@ -44,6 +44,7 @@ DECODER = "sam_mask_decoder.transformer.*attn*_proj"
 BLOCKS = ["image_encoder.trunk.blocks.?"]
 FINE = ["sam_mask_decoder.output_upscaling.*", "sam_mask_decoder.conv_s0.*"]
 SCORES = ("dice", "cldice", "hd95")
+BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,8 @@ def train(
     augmentation = config["train"]["preprocessing"]["transforms"][names.index("FgBgToIndicesd") :]
     parser = ConfigParser({"image_size": task.patch, "augmentation": augmentation})
     dataset = Dataset(items, Compose(parser.get_parsed_content("augmentation")))
-    loader = DataLoader(dataset, 8, sampler=RandomSampler(dataset, replacement=True, num_samples=8 * steps))
+    sampler = RandomSampler(dataset, replacement=True, num_samples=BATCH * steps)
+    loader = DataLoader(dataset, BATCH, sampler=sampler)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=method.lr, weight_decay=0.01)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(1, steps // 10), t_total=steps)
     handlers: list[Any] = [LrScheduleHandler(schedule, print_lr=False, epoch_level=False)]
@@ -358,7 +360,7 @@ def run_all(pending: list[tuple[str, str, int]], root: Path, steps: int, process
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.methods", description=__doc__.splitlines()[1])
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--steps", type=int, default=200, help="training steps of 8 patches (default: 200)")
+    parser.add_argument("--steps", type=int, default=200, help=f"training steps of {BATCH} patches (default: 200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default="", help="rows whose name or task holds this")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (default: 2)")

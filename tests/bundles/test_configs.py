@@ -31,6 +31,7 @@ USES = [
     ("train",),
     ("train", "sam2lora"),
     ("train", "sharpness_aware"),
+    ("train", "more_vessels"),
     ("train", "robust_prompts"),
     ("train", "multi_gpu_train"),
     ("train", "evaluate"),

@@ -22,6 +22,7 @@ import torch
 from base_sources import write_sources
 from bundle_runs import BASE, copy_bundle, load_config, run_bundle, run_python
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from monai_ext.data import PretrainingData
 from monai_ext.networks import SAM2Segmenter
@@ -99,6 +100,25 @@ def test_training_leaves_base_weights(trained: Path) -> None:
     base = SAM2Segmenter(size="micro", weights=models / "sam2_micro.safetensors").eval()
     with torch.no_grad():
         torch.testing.assert_close(base(image), kept(image), atol=0.02, rtol=0.02)
+
+
+def test_the_second_part_goes_on_from_the_first(trained: Path, sources: Path, tmp_path: Path) -> None:
+    root, first = copy_bundle(BASE, tmp_path / BASE.name), trained / "models" / "sam2_micro.safetensors"
+    shares = {"hrf": 1}
+    run_bundle(
+        root,
+        "train",
+        "more_vessels",
+        run_id="training",
+        dataset_dir=sources,
+        nuclei_zoom=1,
+        shares=shares,
+        weights=first,
+        lr=0,
+    )
+    begun, ended = (load_file(path) for path in (first, root / "models" / first.name))
+    assert begun.keys() == ended.keys()
+    assert all(torch.equal(value, ended[key]) for key, value in begun.items())
 
 
 def test_two_processes_train_one_base(sources: Path, tmp_path: Path) -> None:
