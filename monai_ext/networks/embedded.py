@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 # The base weights that come with the package, by name, and the sha256 of their files.
-EMBEDDED_WEIGHTS = MappingProxyType({"micro": "360cf3700e14bff155fb6bbb144b4ec5120635775ed8bb34287362e12b12936c"})
+EMBEDDED_WEIGHTS = MappingProxyType({"micro": "818fdff6365e427e1a29d4a835276fc9568ed3c99b3397ae95937a61863df46f"})
 
 
 def embedded_weights(name: str) -> Path:
