@@ -34,12 +34,9 @@ benchmark: $(READY)
 # The embedded base, trained again: about two and a half hours of two cores; DATA=folder holds its sources.
 base: $(READY)
 	@test -n "$(DATA)" || { echo "make base needs DATA=folder, see bundles/sam2_micro_pretraining/docs/README.md"; exit 2; }
-	@data=$$(realpath "$(DATA)") && cd bundles/sam2_micro_pretraining && \
-	    both="configs/train.json','configs/multi_gpu_train.json" && \
-	    train="$(CURDIR)/$(BIN)/torchrun --standalone --nproc_per_node=2 -m monai.bundle run training" && \
-	    $$train --config_file "['$$both']" --dataset_dir "$$data" && \
-	    $$train --config_file "['$$both','configs/more_vessels.json']" --dataset_dir "$$data" \
-	        --weights models/sam2_micro.safetensors
+	@data=$$(realpath "$(DATA)") && PATH="$(CURDIR)/$(BIN):$$PATH" && cd bundles/sam2_micro_pretraining && \
+	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json']" --dataset_dir "$$data" && \
+	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json','configs/more_vessels.json']" --dataset_dir "$$data" --weights models/sam2_micro.safetensors
 
 clean:
 	rm -rf $(VENV) runs

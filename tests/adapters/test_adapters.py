@@ -326,6 +326,15 @@ def test_exactly_the_chosen_thirds_change(parts):
         assert torch.equal((net.qkv(x) != net.qkv.base(x)).any(0), expected)
 
 
+def assert_same_function(one, two, parameters):
+    """Two outputs are equal, and so are their gradients to all parameters."""
+    torch.testing.assert_close(one, two)
+    weight = torch.randn_like(one)
+    gradients = (torch.autograd.grad((output * weight).sum(), parameters) for output in (one, two))
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     n=st.integers(1, 40),  # narrow layers form g^T x, wide ones thin products
@@ -345,14 +354,7 @@ def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
     parameters = [x, layer.lora_a, layer.lora_b, *(p for p in base.parameters() if p.requires_grad)]
     fast = layer(base, x)
     branch = base(x) + layer.scale * (x @ layer.lora_a.T @ layer.lora_b.T)
-    torch.testing.assert_close(fast, branch)
-    weight = torch.randn_like(fast)
-    for one, two in zip(
-        torch.autograd.grad((fast * weight).sum(), parameters),
-        torch.autograd.grad((branch * weight).sum(), parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, two)
+    assert_same_function(fast, branch, parameters)
 
 
 @settings(max_examples=40, deadline=None)
@@ -374,14 +376,7 @@ def test_singular_values_learn_as_if_the_weight_were_formed(n, out, tokens, bias
     x = torch.randn(2, tokens, n, dtype=torch.float64, requires_grad=True)
     parameters = [x, *layer.parameters(), *(p for p in base.parameters() if p.requires_grad)]
     formed, fast = F.linear(x, base.weight + layer.change(base), base.bias), layer(base, x)
-    torch.testing.assert_close(fast, formed)
-    weight = torch.randn_like(fast)
-    for one, two in zip(
-        torch.autograd.grad((fast * weight).sum(), parameters),
-        torch.autograd.grad((formed * weight).sum(), parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, two)
+    assert_same_function(fast, formed, parameters)
 
 
 def test_autocast_runs_the_branch_in_half_precision():

@@ -166,6 +166,20 @@ def test_make_knows_its_targets() -> None:
     assert "mypy" in dry_run("lint")[-1]
 
 
+def test_make_base_is_the_recipe_of_the_model_card() -> None:
+    card = blocks(read("bundles/sam2_micro_pretraining/docs/README.md"))
+    recipe = [command for block in card if block.skipped for command in block.commands]
+    made = dry_run("base", "DATA=sources")[-len(recipe) :]
+    assert len(recipe) == 2
+    for command, line in zip(recipe, made, strict=True):
+        assert line.removesuffix(r" && \").strip() == command.replace(" sources", ' "$data"')
+
+
+def test_make_base_without_data_says_what_it_needs() -> None:
+    done = subprocess.run(["make", "-o", ".venv/.ready", "base"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "make base needs DATA=folder" in done.stdout
+
+
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one command of the documentation; it must succeed."""
     match words:
