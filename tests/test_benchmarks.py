@@ -79,35 +79,44 @@ def test_a_run_and_its_report(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(methods, "OUT", tmp_path)
     monkeypatch.setattr(methods, "TASKS", {t: replace(v, patch=32, height=None) for t, v in methods.TASKS.items()})
+    results, record = tmp_path / "results.jsonl", tmp_path / "record.json"
+    words = ["methods", str(data), "--steps", "2", "--results", str(results)]
     threads = torch.get_num_threads()
     try:
         for seed in (0, 1):
-            path = methods.file_of(task, name, seed, 2)
-            path.parent.mkdir(exist_ok=True)
-            monkeypatch.setattr(sys, "argv", ["methods", str(data), "--steps", "2", "--job", task, name, str(seed)])
+            monkeypatch.setattr(sys, "argv", [*words, "--job", task, name, str(seed), str(record)])
             assert methods.main() == 0
-            record = json.loads(path.read_text())
-            assert record["steps"] >= 1 and record["trained"] > 0 and record["scores"][task]
+            found = json.loads(record.read_text())
+            assert found["steps"] >= 1 and found["trained"] > 0 and found["scores"][task]
+            methods.add_result(results, found)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(sys, "argv", ["methods", str(data), "--steps", "2", "--report"])
+    monkeypatch.setattr(sys, "argv", [*words, "--report"])
     assert methods.main() == 0
     table = capsys.readouterr().out
     assert f"## {task}" in table and f"| {name} | 2 |" in table
-    assert (tmp_path / "2" / f"{task}.png").stat().st_size > 1000
+    assert (tmp_path / f"{task}.png").stat().st_size > 1000
 
 
 def test_what_is_there_is_not_run_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "OUT", tmp_path)
-    asked: list[tuple[str, str, int]] = []
+    asked: list[methods.Job] = []
     monkeypatch.setattr(methods, "run_all", lambda pending, *_: asked.extend(pending) or 0)
-    done = methods.file_of("discs", "decoder", 0, 7)
-    done.parent.mkdir()
-    done.write_text(json.dumps({"method": "decoder", "scores": {}}))
-    words = ["methods", str(data), "--steps", "7", "--seeds", "0", "1", "--only", "decoder"]
+    results = tmp_path / "new" / "results.jsonl"
+    for seed, budget in ((0, 7), (1, 8)):  # the second is of another budget
+        methods.add_result(
+            results, {"task": "discs", "method": "decoder", "seed": seed, "budget": budget, "scores": {}}
+        )
+    words = ["methods", str(data), "--steps", "7", "--seeds", "0", "1", "--only", "decoder", "--results", str(results)]
     monkeypatch.setattr(sys, "argv", words)
     assert methods.main() == 0
     assert ("discs", "decoder", 1) in asked and ("discs", "decoder", 0) not in asked
     assert all("decoder" in name for _, name, _ in asked)
+
+
+def test_a_run_that_fails_is_reported_and_stops_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.jsonl"
+    assert methods.run_all([("discs", "decoder", 0), ("nuclei", "decoder", 0)], tmp_path, 1, 2, results) == 1
+    said = capfd.readouterr().err
+    assert "('discs', 'decoder', 0)" in said and "('nuclei', 'decoder', 0)" in said and str(tmp_path) in said
+    assert not results.exists()

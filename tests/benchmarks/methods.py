@@ -13,8 +13,9 @@
 """
 The table of methods: the same base, patches and budget for all: ``python -m tests.benchmarks.methods DATA``.
 
-Every run (task, method, seed) is a process of its own and leaves one JSON in ``runs/benchmarks/methods``; what is
-there is not run again, so an interrupted table goes on. ``--report`` prints the tables and draws the figures.
+Every run (task, method, seed) is a process of its own and adds one line to ``--results``; what is there is not run
+again, so an interrupted table goes on, here or in another checkout. At the end the tables are printed and the figures
+drawn beside the results; ``--report`` does only that.
 DATA holds ``chase_db1`` and the six sources of ``sam2_micro_pretraining``. Nothing is tuned here: one learning rate for
 each kind of method, fixed beforehand, and the network after the last step is the one that is scored.
 """
@@ -30,12 +31,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 
 ROOT = Path(__file__).parents[2]
-OUT = ROOT / "runs" / "benchmarks" / "methods"
+RESULTS = ROOT / "runs" / "benchmarks" / "methods.jsonl"
 VESSELS, PRETRAINING = (
     ROOT / "bundles" / name / "configs" for name in ("fundus_vessel_segmentation", "sam2_micro_pretraining")
 )
@@ -121,15 +123,26 @@ STEPS = {
 ROWS = METHODS | LOSSES | STEPS
 
 
-def jobs(seeds: list[int]) -> list[tuple[str, str, int]]:
+Job = tuple[str, str, int]
+
+
+def jobs(seeds: list[int]) -> list[Job]:
     """All runs, seed by seed, so that a table that was stopped early has all its rows."""
     rows = [(task, name) for name in METHODS for task in TASKS] + [("vessels", name) for name in LOSSES | STEPS]
     return [(task, name, seed) for seed in seeds for task, name in rows]
 
 
-def file_of(task: str, name: str, seed: int, steps: int) -> Path:
-    words = "".join(c if c.isalnum() else "-" for c in name)
-    return OUT / f"{steps}" / f"{task}_{words}_{seed}.json"
+def read_results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def add_result(path: Path, record: dict[str, Any]) -> None:
+    """The whole file is written anew and renamed, so that it never holds half a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(r) for r in [*read_results(path), record]]
+    part = path.with_suffix(".part")
+    part.write_text("\n".join(lines) + "\n")
+    part.replace(path)
 
 
 def load(task: str, root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -263,17 +276,17 @@ def score(network: torch.nn.Module, items: list[dict[str, Any]], patch: int) -> 
             logits = inferer(torch.as_tensor(normalise(item["image"]))[None], network)[0, 0]
         truth, view = (torch.as_tensor(item[key])[0] > 0.5 for key in ("label", "fov"))
         scores = label_scores(torch.as_tensor(logits) > 0, truth, fov=view)
-        rows.append({name: float(scores[name]) for name in SCORES})
+        rows.append({name: round(float(scores[name]), 5) for name in SCORES})
     return rows
 
 
-def run_job(task_name: str, name: str, seed: int, root: Path, steps: int) -> dict[str, Any]:
+def run_job(task_name: str, name: str, seed: int, root: Path, budget: int) -> dict[str, Any]:
     """One run, in this process."""
     torch.set_num_threads(1)
     task, method = TASKS[task_name], ROWS[name]
     data = load(task_name, root)
     network = make_network(method, task, seed)
-    count, seconds, memory = round(steps * method.steps), None, None
+    count, seconds, memory = round(budget * method.steps), None, None
     if count:
         before = peak_of_memory(forget=True)
         seconds = train(network, data["train"], method, task, count, seed)
@@ -291,9 +304,10 @@ def run_job(task_name: str, name: str, seed: int, root: Path, steps: int) -> dic
         "task": task_name,
         "method": name,
         "seed": seed,
+        "budget": budget,
         "steps": count,
-        "seconds": seconds,
-        "MiB": memory,
+        "seconds": seconds and round(seconds, 4),
+        "MiB": memory and round(memory, 1),
         "trained": trained,
         "of": sum(p.numel() for p in network.parameters()),
         "MB": size,
@@ -326,34 +340,30 @@ class Halved(torch.nn.Module):
 CROSSED = ("LoRA, rank 16", "singular values (S-SAM)", "full", "full, random start", "U-Net", "SegResNet")
 
 
-def run_all(pending: list[tuple[str, str, int]], root: Path, steps: int, processes: int) -> int:
+def run_all(pending: list[Job], root: Path, budget: int, processes: int, results: Path) -> int:
     """Run what is missing, each in a process of its own; what fails is named at the end and stops nothing."""
     from tqdm import tqdm
 
-    failed = []
+    failed: list[tuple[Job, str]] = []
+    writing = Lock()
 
-    def run(job: tuple[str, str, int]) -> None:
-        path = file_of(*job, steps)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.benchmarks.methods",
-            str(root),
-            "--steps",
-            str(steps),
-            "--job",
-            *map(str, job),
-        ]
-        with path.with_suffix(".log").open("w") as log:
-            if subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
-                failed.append(job)
-        progress.update()
+    def run(job: Job) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.methods", str(root), "--steps", str(budget)]
+        with tempfile.TemporaryDirectory() as folder:
+            record = Path(folder) / "record.json"
+            command += ["--job", *map(str, job), str(record)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            with writing:
+                if done.returncode:
+                    failed.append((job, done.stderr[-2000:]))
+                else:
+                    add_result(results, json.loads(record.read_text()))
+                progress.update()
 
     with tqdm(total=len(pending), unit="run") as progress, ThreadPoolExecutor(processes) as pool:
         list(pool.map(run, pending))
-    for job in failed:
-        sys.stderr.write(f"failed: {job}, see {file_of(*job, steps).with_suffix('.log')}\n")
+    for job, error in failed:
+        sys.stderr.write(f"failed: {job}\n{error}\n")
     return int(bool(failed))
 
 
@@ -362,26 +372,27 @@ def main() -> int:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--steps", type=int, default=200, help=f"training steps of {BATCH} patches (default: 200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", default="", help="rows whose name or task holds this")
+    parser.add_argument("--only", default="", help="rows whose task and name hold this")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (default: 2)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="one line for each run (default: %(default)s)")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
-    parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    data, budget, results = arguments.data.resolve(), arguments.steps, arguments.results.resolve()
     if arguments.job:
-        task, name, seed = arguments.job
-        record = run_job(task, name, int(seed), arguments.data, arguments.steps)
-        path = file_of(task, name, int(seed), arguments.steps)
-        path.with_suffix(".part").write_text(json.dumps(record, indent=1))
-        path.with_suffix(".part").replace(path)
+        task, name, seed, path = arguments.job
+        Path(path).write_text(json.dumps(run_job(task, name, int(seed), data, budget)))
         return 0
     code = 0
     if not arguments.report:
+        found = {(r["task"], r["method"], r["seed"]) for r in read_results(results) if r["budget"] == budget}
         chosen = [job for job in jobs(arguments.seeds) if arguments.only in f"{job[0]} {job[1]}"]
-        pending = [job for job in chosen if not file_of(*job, arguments.steps).is_file()]
-        code = run_all(pending, arguments.data, arguments.steps, arguments.processes)
+        code = run_all([job for job in chosen if job not in found], data, budget, arguments.processes, results)
     from .methods_report import report
 
-    report(OUT / str(arguments.steps))
+    order = {name: place for place, name in enumerate(ROWS)}
+    runs = [r for r in read_results(results) if r["budget"] == budget]
+    report(sorted(runs, key=lambda r: (order[r["method"]], r["seed"])), results.parent)
     return code
 
 

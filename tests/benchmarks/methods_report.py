@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -27,9 +26,8 @@ SCORES = {"dice": "Dice", "cldice": "clDice", "hd95": "HD95, pixels"}
 Runs = list[dict[str, Any]]
 
 
-def report(folder: Path) -> None:
-    """Print one table for each task and draw one figure for each."""
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def report(runs: Runs, folder: Path) -> None:
+    """Print one table for each task and draw one figure for each into the folder."""
     for task in sorted({scored for run in runs for scored in run["scores"]}):
         rows: dict[str, Runs] = defaultdict(list)
         for run in runs:

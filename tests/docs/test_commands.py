@@ -172,7 +172,7 @@ def test_make_base_is_the_recipe_of_the_model_card() -> None:
     made = dry_run("base", "DATA=sources")[-len(recipe) :]
     assert len(recipe) == 2
     for command, line in zip(recipe, made, strict=True):
-        assert line.removesuffix(r" && \").strip() == command.replace(" sources", ' "$data"')
+        assert line.removesuffix(" && \\").strip() == command.replace(" sources", ' "$data"')
 
 
 def test_make_base_without_data_says_what_it_needs() -> None:
