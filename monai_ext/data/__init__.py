@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.images import ImageList
+from monai_ext.data.label_reader import LabelReader
 from monai_ext.data.pretraining import PretrainingData
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import SegmentationData
 
-__all__ = ["ImageList", "PhotographReader", "PretrainingData", "SegmentationData", "atomic_path"]
+__all__ = ["ImageList", "LabelReader", "PhotographReader", "PretrainingData", "SegmentationData", "atomic_path"]
