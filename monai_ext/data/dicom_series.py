@@ -96,6 +96,30 @@ class DicomSeries:
         self.files = [str(item.path) for item in stack]
         self.affine = _affine(stack)
 
+    def headers(self) -> list[Dataset]:
+        """
+        Return what objects made from the series refer to: the headers of its slices in order, without pixels.
+
+        UIDs that were taken out of the files are put back: those of the slices as their file meta says, those of
+        series, study and frame of reference made from the slices' and therefore always the same.
+        """
+        from pydicom import dcmread
+        from pydicom.uid import generate_uid
+
+        headers: list[Dataset] = [dcmread(file, stop_before_pixels=True) for file in self.files]
+        for header in headers:
+            for tag in ("SOPClassUID", "SOPInstanceUID"):
+                stored = header.file_meta.get(f"MediaStorage{tag}", "")
+                setattr(header, tag, header.get(tag) or stored or generate_uid(entropy_srcs=[str(header)]))
+        names = [header.SOPInstanceUID for header in headers]
+        for tag in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            if not headers[0].get(tag):
+                made = generate_uid(entropy_srcs=[tag, *names])
+                logger.warning("%s have no %s; what is made from them says %s.", self.files[0], tag, made)
+                for header in headers:
+                    setattr(header, tag, made)
+        return headers
+
 
 class _Slice(NamedTuple):
     path: Path
