@@ -23,6 +23,7 @@ from monai_ext.handlers.results import SegmentationWriter
 from monai_ext.handlers.resume import ResumeHandler
 from monai_ext.handlers.sharpness import SharpnessAware
 from monai_ext.handlers.trained import TrainedPartSaver
+from monai_ext.handlers.volumes import VolumeWriter
 
 __all__ = [
     "ClickReport",
@@ -38,4 +39,5 @@ __all__ = [
     "TrainedPartLoader",
     "TrainedPartSaver",
     "TrainingProgressBar",
+    "VolumeWriter",
 ]

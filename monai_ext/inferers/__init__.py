@@ -16,6 +16,7 @@ from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.prompted import PromptedInferer
 from monai_ext.inferers.trial import ClickTrialInferer
+from monai_ext.inferers.volume_slices import VolumeSlicesInferer
 
 __all__ = [
     "ClickRoundsInferer",
@@ -23,4 +24,5 @@ __all__ = [
     "FlipAverageInferer",
     "ForegroundSlidingWindowInferer",
     "PromptedInferer",
+    "VolumeSlicesInferer",
 ]
