@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,4 +91,17 @@ def write_nifti(path: Path, values: np.ndarray | None = None, affine: np.ndarray
     values = ct_phantom()[0] if values is None else values
     affine = np.array([[-2.0, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 5, 100], [0, 0, 0, 1]]) if affine is None else affine
     nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+def write_ct_data(folder: Path, count: int = 4) -> Path:
+    """NIfTI volumes with masks and their datalist: the last one is the test, the one before validates."""
+    records = []
+    for number in range(count):
+        values, spleen = ct_phantom((72, 64, 6), seed=number)
+        write_nifti(folder / "imagesTr" / f"case_{number}.nii.gz", values)
+        write_nifti(folder / "labelsTr" / f"case_{number}.nii.gz", spleen.astype(np.uint8))
+        records.append({key: f"{key}sTr/case_{number}.nii.gz" for key in ("image", "label")})
+    path = folder / "datalist.json"
+    path.write_text(json.dumps({"training": records[:-2], "validation": records[-2:-1], "test": records[-1:]}))
     return path
