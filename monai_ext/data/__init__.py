@@ -14,6 +14,7 @@ from __future__ import annotations
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.dicom_series import DicomSeries
 from monai_ext.data.images import ImageList
+from monai_ext.data.label_reader import LabelReader
 from monai_ext.data.pretraining import PretrainingData
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import SegmentationData
@@ -23,6 +24,7 @@ from monai_ext.data.volumes import VolumeList
 __all__ = [
     "DicomSeries",
     "ImageList",
+    "LabelReader",
     "PhotographReader",
     "PretrainingData",
     "SegmentationData",
