@@ -134,6 +134,25 @@ def test_resampling_trains_and_comes_back_to_the_grid_of_the_file(root: Path, da
     assert mask.shape == truth.shape and np.array_equal(mask.affine, nibabel.load(volume).affine)
 
 
+def test_a_mask_may_begin_at_another_corner(trained: Path, data: Path, tmp_path: Path) -> None:
+    """As dcm2niix turns the rows of a DICOM series around."""
+    scores = []
+    for name, turn in (("plain", 1), ("turned", -1)):
+        values, spleen = ct_phantom((72, 64, 6), seed=3)
+        write_series(tmp_path / name / "ct", values)
+        affine = np.array([[-2.0, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 5, 100], [0, 0, 0, 1]])
+        if turn < 0:
+            affine = affine @ np.array([[1, 0, 0, 0], [0, -1, 0, 63], [0, 0, 1, 0], [0, 0, 0, 1]])
+        write_nifti(tmp_path / name / "mask.nii.gz", spleen[:, ::turn].astype(np.uint8), affine)
+        record = {"image": "ct", "label": "mask.nii.gz"}
+        (tmp_path / name / "list.json").write_text(json.dumps({"training": [], "test": [record]}))
+        source, out = tmp_path / name / "list.json", tmp_path / name / "out"
+        run_bundle(trained, "train", "evaluate", dataset_dir=source, output_dir=out)
+        (row,) = rows(out / "per_image_automatic.csv")
+        scores.append({key: value for key, value in row.items() if key != "image"})
+    assert scores[0] == scores[1] and float(scores[0]["dice"]) > 0
+
+
 def test_several_labels(root: Path, data: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(data.parent, tmp_path / "own"))
     for path in (own / "labelsTr").iterdir():
@@ -218,7 +237,11 @@ def test_training_evaluation_and_inference_do_not_drift_apart() -> None:
     for name in ("monai_ext.transforms.CTWindowsd", "NormalizeIntensityd"):
         given = [t for t in train["train"]["preprocessing"]["transforms"] if t["_target_"] == name]
         assert given == [t for t in seen if t["_target_"] == name]
-    back = [evaluate["validate#postprocessing"]["transforms"], inference["postprocessing"]["transforms"]]
-    assert [{**t, "transform": ""} for t in back[0]] == [{**t, "transform": ""} for t in back[1]]
+    back, turned, *scored = evaluate["validate#postprocessing"]["transforms"]
+    first, *written = inference["postprocessing"]["transforms"]
+    assert scored == written
+    assert back == {**first, "keys": "pred", "transform": "@validate#preprocessing"}
+    # The truth is turned as the image was, wherever its own file begins.
+    assert turned in [{**t, "keys": "pred"} for t in inference["preprocessing"]["transforms"]]
     assert evaluate["threshold"] == inference["threshold"]
     assert evaluate["validate#handlers"][0] == inference["handlers"][0]

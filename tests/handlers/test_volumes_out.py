@@ -18,11 +18,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import nibabel
 import numpy as np
 import pytest
 import torch
 from ct_phantoms import AXIAL, ct_phantom, write_nifti, write_series
+from matplotlib.path import Path as Polygon
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
@@ -207,3 +209,30 @@ def test_an_oblique_series_comes_back_in_its_slices(tmp_path: Path) -> None:
     write_series(tmp_path / "coronal", values, orientation=orientation)
     segment(tmp_path / "coronal", tmp_path / "out", overlay=True)
     assert np.array_equal(np.asarray(nibabel.load(tmp_path / "out" / "coronal_mask.nii.gz").dataobj), expected(values))
+
+
+def test_a_real_jpeg_2000_series_goes_in_and_comes_out_in_all_forms(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "totalsegmentator_ct" / "example_ct_dicom"
+    assert not segment(folder, tmp_path, dicom_segmentation=True, rtstruct=True).rejected
+    values = VolumeReader().get_data(folder)[0]
+    mask = np.asarray(nibabel.load(tmp_path / "example_ct_dicom_mask.nii.gz").dataobj)
+    assert np.array_equal(mask, expected(values))
+    slices = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir(), reverse=True)]
+    uids = [item.file_meta.MediaStorageSOPInstanceUID for item in slices]
+    segments = highdicom.seg.segread(tmp_path / "example_ct_dicom_seg.dcm")
+    pixels = segments.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    assert np.array_equal(pixels[..., 0].transpose(2, 1, 0), values > 236)
+    contours = dcmread(tmp_path / "example_ct_dicom_rtstruct.dcm")
+    assert contours.FrameOfReferenceUID == segments.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+    inverse = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ nibabel.load(tmp_path / "example_ct_dicom_mask.nii.gz").affine)
+    found = np.zeros(values.shape, int)
+    centres = np.stack(np.meshgrid(np.arange(512), np.arange(512), indexing="ij"), -1).reshape(-1, 2)
+    for contour in contours.ROIContourSequence[0].ContourSequence:
+        points = np.array(contour.ContourData, float).reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
+        depth = uids.index(contour.ContourImageSequence[0].ReferencedSOPInstanceUID)
+        low, high = points[:, :2].min(0), points[:, :2].max(0)
+        near = ((centres >= low) & (centres <= high)).all(1)
+        inside = Polygon(points[:, :2]).contains_points(centres[near])
+        found[centres[near][inside, 0], centres[near][inside, 1], depth] += 1
+    drawn, truth = found % 2 == 1, values > 236
+    assert 2 * (drawn & truth).sum() / (drawn.sum() + truth.sum()) > 0.99
