@@ -165,7 +165,9 @@ def _read_header(path: Path) -> Dataset | None:
         raise ValueError(f"{path} is no DICOM file, or an encrypted one; export it again, unencrypted.") from error
     except Exception as error:  # pydicom raises every kind of exception on broken files
         raise ValueError(f"{path} is damaged or cut off ({_brief(error)}); copy it again from its source.") from error
-    if not header:
+    kind = header.file_meta.get("MediaStorageSOPClassUID", "")
+    # A directory (DICOMDIR) has none of the tags, either, but says what it is.
+    if (not header and kind in ("", CT_IMAGE)) or "TransferSyntaxUID" not in header.file_meta:
         raise ValueError(f"{path} is cut off in its header; copy it again from its source.")
     return header
 
@@ -226,7 +228,8 @@ def _stored_bytes(path: Path, header: Dataset) -> int:
     if "PixelData" not in header:
         return 0
     pixels: Any = header.get_item("PixelData", keep_deferred=True)
-    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated or syntax.is_deflated:
         return int(pixels.length)
     return min(int(pixels.length), path.stat().st_size - pixels.value_tell)
 
@@ -280,12 +283,12 @@ def _numbers(path: Path, header: Dataset, tag: str, count: int) -> list[float]:
 def _in_order(folder: Path, slices: Sequence[_Slice]) -> list[_Slice]:
     first = slices[0]
     for other in slices[1:]:
-        for what, one, two in (
-            ("size", first.size, other.size),
-            ("PixelSpacing", first.spacing, other.spacing),
-            ("ImageOrientationPatient", first.orientation, other.orientation),
+        for what, one, two, tolerance in (
+            ("size", first.size, other.size, 0),
+            ("PixelSpacing", first.spacing, other.spacing, 1e-3 * first.spacing.min()),
+            ("ImageOrientationPatient", first.orientation, other.orientation, 1e-3),
         ):
-            if not np.allclose(one, two, rtol=1e-3, atol=1e-3 if what.startswith("Image") else 0):
+            if not np.allclose(one, two, rtol=0, atol=tolerance):
                 raise ValueError(
                     f"{folder} mixes slices of different {what}: {list(map(float, one))} in {first.path.name}, "
                     f"{list(map(float, two))} in {other.path.name}; put them into folders of their own."
