@@ -12,10 +12,23 @@
 from __future__ import annotations
 
 from monai_ext.data.atomic import atomic_path
+from monai_ext.data.dicom_series import DicomSeries
 from monai_ext.data.images import ImageList
 from monai_ext.data.label_reader import LabelReader
 from monai_ext.data.pretraining import PretrainingData
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import SegmentationData
+from monai_ext.data.volume_reader import VolumeReader
+from monai_ext.data.volumes import VolumeList
 
-__all__ = ["ImageList", "LabelReader", "PhotographReader", "PretrainingData", "SegmentationData", "atomic_path"]
+__all__ = [
+    "DicomSeries",
+    "ImageList",
+    "LabelReader",
+    "PhotographReader",
+    "PretrainingData",
+    "SegmentationData",
+    "VolumeList",
+    "VolumeReader",
+    "atomic_path",
+]

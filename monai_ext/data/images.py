@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
+
+from monai.data import ImageReader
 
 from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
 
@@ -68,8 +70,7 @@ class ImageList:
         self.key = key
         self.datalist: list[dict[str, Any]] = []
         self.rejected: dict[str, str] = {}
-        items = _find_items(source, key)
-        _check_output_names([item[key] for item in items])
+        items = self._find_items(source)
         self._open_all(items)
         if not self.datalist:
             reasons = "\n".join(self.rejected.values())
@@ -98,8 +99,16 @@ class ImageList:
         if self.rejected:
             raise SystemExit("\n".join([f"{len(self.rejected)} of the images failed:", *self.rejected.values()]))
 
+    def _find_items(self, source: Any) -> list[dict[str, Any]]:
+        items = find_items(source, self.key, find_pictures, "image; looked for " + ", ".join(IMAGE_SUFFIXES))
+        _check_output_names([item[self.key] for item in items])
+        return items
+
+    def _reader(self) -> ImageReader:
+        return PhotographReader()
+
     def _open_all(self, items: list[dict[str, Any]]) -> None:
-        reader = PhotographReader()
+        reader = self._reader()
         for item in _with_progress(items):
             try:
                 reader.get_data(item[self.key])
@@ -117,19 +126,29 @@ def _with_progress(items: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     return tqdm(items, desc="Opening images", unit="image")
 
 
-def _find_items(source: Any, key: str) -> list[dict[str, Any]]:
+def find_items(source: Any, key: str, find_files: Callable[[str], list[str]], what: str) -> list[dict[str, Any]]:
+    """
+    Return what inference runs on as items of a datalist.
+
+    Args:
+        source: a path, a datalist or a list, as for :class:`ImageList`.
+        key: the key of the path in each item.
+        find_files: finds the files that a folder, a pattern or one file stands for.
+        what: what was looked for, for the error message.
+    """
     if not isinstance(source, (str, os.PathLike)):
         items = _as_items(source, key, Path(), "the list given as source")
     elif Path(source).suffix.lower() == ".json":
         items = _read_json(Path(source), key)
     else:
-        items = [{key: path} for path in _find_files(os.fspath(source))]
+        items = [{key: path} for path in find_files(os.fspath(source))]
     if not items:
-        raise ValueError(f"{_brief(source)} names no image; looked for {', '.join(IMAGE_SUFFIXES)}.")
+        raise ValueError(f"{_brief(source)} names no {what}.")
     return items
 
 
-def _find_files(source: str) -> list[str]:
+def find_pictures(source: str) -> list[str]:
+    """List the picture files in a folder, of a pattern, or the one file that ``source`` is."""
     path = Path(source).expanduser()
     if path.is_file():
         return [str(path)]

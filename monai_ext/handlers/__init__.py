@@ -23,6 +23,8 @@ from monai_ext.handlers.results import SegmentationWriter
 from monai_ext.handlers.resume import ResumeHandler
 from monai_ext.handlers.sharpness import SharpnessAware
 from monai_ext.handlers.trained import TrainedPartSaver
+from monai_ext.handlers.volume_report import VolumeReport
+from monai_ext.handlers.volumes import VolumeWriter
 
 __all__ = [
     "ClickReport",
@@ -38,4 +40,6 @@ __all__ = [
     "TrainedPartLoader",
     "TrainedPartSaver",
     "TrainingProgressBar",
+    "VolumeReport",
+    "VolumeWriter",
 ]

@@ -75,6 +75,8 @@ class EvaluationReport:
         'eval/summary_automatic.json'
     """
 
+    scores: Sequence[str] = SCORES
+
     def __init__(
         self,
         *,
@@ -127,8 +129,13 @@ class EvaluationReport:
             chances = item_value(item, self.probability_key) if self.probability_key in item else [None] * len(pred)
             for label, *channel in zip(self.labels, pred, truth, chances, strict=True):
                 mask, true, probability = channel
-                scores = label_scores(mask, true, probability=probability, fov=fov)
+                scores = self._score(item, mask, true, probability=probability, fov=fov)
                 self._rows.append({"image": path, "label": label, **scores})
+
+    def _score(
+        self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor, **others: Any
+    ) -> dict[str, float]:
+        return label_scores(pred, truth, **others)
 
     def _finish(self, engine: Engine) -> None:
         gathered = string_list_all_gather([json.dumps(row) for row in self._rows])
@@ -140,14 +147,14 @@ class EvaluationReport:
             {f"{name}_{label}": score["mean"] for label, scores in summary.items() for name, score in scores.items()}
         )
         if idist.get_rank() == 0:
-            write_table(self.table_path, ["image", "label", *SCORES], rows)
+            write_table(self.table_path, ["image", "label", *self.scores], rows)
             facts = {**provenance(), "mode": self.mode, "images": len({row["image"] for row in rows})}
             facts |= {"seed": self.seed, "bootstrap": self.bootstrap, "confidence": 0.95, "labels": summary}
             with atomic_path(self.summary_path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def _summarise(self, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-        columns = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in SCORES}
+        columns = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in self.scores}
         return {
             name: score_summary(v, bootstrap=self.bootstrap, seed=self.seed) for name, v in columns.items() if v.size
         }

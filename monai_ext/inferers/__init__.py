@@ -17,6 +17,7 @@ from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.longest_side import LongestSideInferer
 from monai_ext.inferers.prompted import PromptedInferer
 from monai_ext.inferers.trial import ClickTrialInferer
+from monai_ext.inferers.volume_slices import VolumeSlicesInferer
 
 __all__ = [
     "ClickRoundsInferer",
@@ -25,4 +26,5 @@ __all__ = [
     "ForegroundSlidingWindowInferer",
     "LongestSideInferer",
     "PromptedInferer",
+    "VolumeSlicesInferer",
 ]

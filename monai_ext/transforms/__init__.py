@@ -11,7 +11,16 @@
 
 from __future__ import annotations
 
+from monai_ext.transforms.ct import (
+    CT_WINDOWS,
+    CTForeground,
+    CTWindows,
+    CTWindowsd,
+    NeighbouringSlices,
+    NeighbouringSlicesd,
+)
 from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForeground, field_of_view
+from monai_ext.transforms.grids import CheckGridsd
 from monai_ext.transforms.instances import LoadInstancesd
 from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
@@ -20,6 +29,11 @@ from monai_ext.transforms.scenes import DrawScene
 from monai_ext.transforms.sizes import CheckSizesd
 
 __all__ = [
+    "CT_WINDOWS",
+    "CTForeground",
+    "CTWindows",
+    "CTWindowsd",
+    "CheckGridsd",
     "CheckSizesd",
     "CorrectionClicks",
     "DrawScene",
@@ -27,6 +41,8 @@ __all__ = [
     "FieldOfViewd",
     "FundusForeground",
     "LoadInstancesd",
+    "NeighbouringSlices",
+    "NeighbouringSlicesd",
     "ObjectMasksd",
     "RandObjectCropd",
     "SimulatePrompts",

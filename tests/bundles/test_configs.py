@@ -30,6 +30,7 @@ from monai.utils import optional_import
 USES = [
     ("train",),
     ("train", "sam2lora"),
+    ("train", "ssam"),
     ("train", "sharpness_aware"),
     ("train", "more_vessels"),
     ("train", "robust_prompts"),

@@ -42,6 +42,7 @@ import monai
 import pytest
 import torch
 from base_sources import write_sources
+from ct_phantoms import write_ct_data, write_nifti, write_series
 from documents import BUNDLES, DOCUMENTS, ROOT, blocks, read
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -57,7 +58,7 @@ SKIPS = {
     ),
     "it needs GPUs": r"torchrun ",
     "two processes are tested elsewhere": r"torchrun ",
-    "it needs a GPU": r"python -m monai\.bundle run training .*sam2lora\.json",
+    "it needs a GPU": r"python -m monai\.bundle run training .*(sam2lora|ssam)\.json",
     "it would run this test again": r"make test",
 }
 OFFICIAL = {"tiny": "sam2.1_hiera_tiny", "large": "sam2.1_hiera_large"}
@@ -68,7 +69,7 @@ WITH_CODE = [document for document in DOCUMENTS if blocks(read(document))]
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the documents assume it: bundles, data in ``eyes`` and ``photographs``, and a model."""
+    """A folder as the documents assume it: bundles, photographs and volumes, and a model."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(BUNDLES, folder / "bundles", ignore=shutil.ignore_patterns("*.pt", "eval", "__pycache__"))
     paths = write_phantoms(folder / "eyes", count=6, size=96)
@@ -78,6 +79,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for path in chosen:
                 (folder / "eyes" / kind / path.name).rename(folder / "eyes" / part / kind / path.name)
     shutil.copytree(folder / "eyes/test/images", folder / "photographs")
+    write_ct_data(folder / "ct")
+    write_nifti(folder / "volumes" / "case.nii.gz")
+    write_series(folder / "volumes" / "series")
     bundle = folder / "bundles/fundus_vessel_segmentation"
     config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json"))
     trained = config.get_parsed_content("network_def").trained_state_dict()
@@ -129,6 +133,9 @@ def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.chdir(workspace / Path(document).parents[1])
         shutil.copytree(workspace / "eyes", "eyes")
         shutil.copytree(workspace / "photographs", "photographs")
+        for name in ("ct", "volumes"):
+            shutil.copytree(workspace / name, name)
+        Path("minilm").symlink_to((workspace / "minilm").resolve())
     if Path(document).is_relative_to("bundles/sam2_micro_pretraining"):
         write_sources(Path("sources"))
         photograph = next(Path("sources/idrid_disc/images").iterdir())

@@ -31,6 +31,8 @@ from monai_ext.__main__ import COMMANDS
 from monai_ext.data.layouts import LAYOUTS
 from monai_ext.handlers.report import SCORES
 from monai_ext.handlers.results import COLUMNS
+from monai_ext.handlers.volume_report import VOLUME_SCORES
+from monai_ext.handlers.volumes import COLUMNS as VOLUME_COLUMNS
 from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from monai_ext.networks.weights import OFFICIAL_WEIGHTS
 from monai_ext.transforms import SimulatePrompts
@@ -187,7 +189,7 @@ def leaves(subparsers: Any) -> list[tuple[str, list[str]]]:
 
 def test_files() -> None:
     page = read("docs/reference/files.md")
-    assert [name for name in (*SCORES, *COLUMNS) if f"`{name}`" not in page] == []
+    assert [name for name in (*SCORES, *COLUMNS, *VOLUME_SCORES, *VOLUME_COLUMNS) if f"`{name}`" not in page] == []
 
 
 def test_prompt_modes() -> None:
