@@ -17,10 +17,12 @@ from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
 from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
 from monai_ext.transforms.scenes import DrawScene
+from monai_ext.transforms.separation import ConnectedInstancesd, SeparateInstances, SeparateInstancesd
 from monai_ext.transforms.sizes import CheckSizesd
 
 __all__ = [
     "CheckSizesd",
+    "ConnectedInstancesd",
     "CorrectionClicks",
     "DrawScene",
     "FieldOfView",
@@ -29,6 +31,8 @@ __all__ = [
     "LoadInstancesd",
     "ObjectMasksd",
     "RandObjectCropd",
+    "SeparateInstances",
+    "SeparateInstancesd",
     "SimulatePrompts",
     "field_of_view",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from shapely.geometry import shape
@@ -26,6 +26,7 @@ from monai_ext.data.polygons import PolygonWriter, mask_polygon, polygon_mask, r
 MASKS = arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())
 
 
+@settings(max_examples=40, deadline=None)
 @given(MASKS.filter(np.any))
 def test_a_polygon_is_its_mask(mask: np.ndarray) -> None:
     polygon = mask_polygon(mask)
