@@ -99,6 +99,7 @@ class EvaluationReport:
         self.pred_key, self.label_key = pred_key, label_key
         self.probability_key, self.fov_key = probability_key, fov_key
         self.bootstrap, self.seed = bootstrap, seed
+        self.scores: Sequence[str] = SCORES
         self._rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -123,12 +124,17 @@ class EvaluationReport:
                     f"{path}: prediction and truth must have {len(self.labels)} channels ({', '.join(self.labels)}) "
                     f"and one size, not {tuple(pred.shape)} and {tuple(truth.shape)}."
                 )
-            fov = item_value(item, self.fov_key)[0] > 0.5 if self.fov_key in item else torch.ones_like(truth[0])
-            chances = item_value(item, self.probability_key) if self.probability_key in item else [None] * len(pred)
-            for label, *channel in zip(self.labels, pred, truth, chances, strict=True):
-                mask, true, probability = channel
-                scores = label_scores(mask, true, probability=probability, fov=fov)
+            for label, scores in zip(self.labels, self._score(item, pred, truth), strict=True):
                 self._rows.append({"image": path, "label": label, **scores})
+
+    def _score(self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor) -> list[dict[str, float]]:
+        """The scores of each label of one image."""
+        fov = item_value(item, self.fov_key)[0] > 0.5 if self.fov_key in item else torch.ones_like(truth[0])
+        chances = item_value(item, self.probability_key) if self.probability_key in item else [None] * len(pred)
+        return [
+            label_scores(mask, true, probability=probability, fov=fov)
+            for mask, true, probability in zip(pred, truth, chances, strict=True)
+        ]
 
     def _finish(self, engine: Engine) -> None:
         gathered = string_list_all_gather([json.dumps(row) for row in self._rows])
@@ -140,14 +146,14 @@ class EvaluationReport:
             {f"{name}_{label}": score["mean"] for label, scores in summary.items() for name, score in scores.items()}
         )
         if idist.get_rank() == 0:
-            write_table(self.table_path, ["image", "label", *SCORES], rows)
+            write_table(self.table_path, ["image", "label", *self.scores], rows)
             facts = {**provenance(), "mode": self.mode, "images": len({row["image"] for row in rows})}
             facts |= {"seed": self.seed, "bootstrap": self.bootstrap, "confidence": 0.95, "labels": summary}
             with atomic_path(self.summary_path) as temporary:
                 temporary.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def _summarise(self, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-        columns = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in SCORES}
+        columns = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in self.scores}
         return {
             name: score_summary(v, bootstrap=self.bootstrap, seed=self.seed) for name, v in columns.items() if v.size
         }

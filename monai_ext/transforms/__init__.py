@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForeground, field_of_view
+from monai_ext.transforms.histology import NormalizeStain, NormalizeStaind, RandStain, RandStaind, tissue_mask
 from monai_ext.transforms.instances import LoadInstancesd
 from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
@@ -29,10 +30,15 @@ __all__ = [
     "FieldOfViewd",
     "FundusForeground",
     "LoadInstancesd",
+    "NormalizeStain",
+    "NormalizeStaind",
     "ObjectMasksd",
     "RandObjectCropd",
+    "RandStain",
+    "RandStaind",
     "SeparateInstances",
     "SeparateInstancesd",
     "SimulatePrompts",
     "field_of_view",
+    "tissue_mask",
 ]
