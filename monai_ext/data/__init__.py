@@ -13,8 +13,21 @@ from __future__ import annotations
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.images import ImageList
+from monai_ext.data.polygons import PolygonWriter
 from monai_ext.data.pretraining import PretrainingData
+from monai_ext.data.pyramid import PyramidWriter
 from monai_ext.data.reader import PhotographReader
+from monai_ext.data.slide import Slide, SlideList
 from monai_ext.data.splits import SegmentationData
 
-__all__ = ["ImageList", "PhotographReader", "PretrainingData", "SegmentationData", "atomic_path"]
+__all__ = [
+    "ImageList",
+    "PhotographReader",
+    "PolygonWriter",
+    "PretrainingData",
+    "PyramidWriter",
+    "SegmentationData",
+    "Slide",
+    "SlideList",
+    "atomic_path",
+]

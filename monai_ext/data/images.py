@@ -62,18 +62,30 @@ class ImageList:
 
     """
 
+    suffixes = IMAGE_SUFFIXES
+
     def __init__(
         self, *, source: str | os.PathLike[str] | Sequence[str | Mapping[str, Any]], key: str = "image"
     ) -> None:
         self.key = key
         self.datalist: list[dict[str, Any]] = []
         self.rejected: dict[str, str] = {}
-        items = _find_items(source, key)
+        items = _find_items(source, key, self.suffixes)
         _check_output_names([item[key] for item in items])
         self._open_all(items)
         if not self.datalist:
             reasons = "\n".join(self.rejected.values())
             raise ValueError(f"none of the {len(items)} images in {_brief(source)} can be used:\n{reasons}")
+
+    def open(self, path: str) -> Any:
+        """
+        Read an image once, whose ``ValueError`` says what is wrong with it.
+
+        Args:
+            path: the image.
+
+        """
+        return PhotographReader().get_data(path)
 
     def add_failure(self, path: str | os.PathLike[str], reason: str) -> None:
         """
@@ -99,10 +111,9 @@ class ImageList:
             raise SystemExit("\n".join([f"{len(self.rejected)} of the images failed:", *self.rejected.values()]))
 
     def _open_all(self, items: list[dict[str, Any]]) -> None:
-        reader = PhotographReader()
         for item in _with_progress(items):
             try:
-                reader.get_data(item[self.key])
+                self.open(item[self.key])
             except ValueError as error:
                 self.add_failure(item[self.key], str(error))
             else:
@@ -117,19 +128,19 @@ def _with_progress(items: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     return tqdm(items, desc="Opening images", unit="image")
 
 
-def _find_items(source: Any, key: str) -> list[dict[str, Any]]:
+def _find_items(source: Any, key: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     if not isinstance(source, (str, os.PathLike)):
         items = _as_items(source, key, Path(), "the list given as source")
     elif Path(source).suffix.lower() == ".json":
         items = _read_json(Path(source), key)
     else:
-        items = [{key: path} for path in _find_files(os.fspath(source))]
+        items = [{key: path} for path in _find_files(os.fspath(source), suffixes)]
     if not items:
-        raise ValueError(f"{_brief(source)} names no image; looked for {', '.join(IMAGE_SUFFIXES)}.")
+        raise ValueError(f"{_brief(source)} names no image; looked for {', '.join(suffixes)}.")
     return items
 
 
-def _find_files(source: str) -> list[str]:
+def _find_files(source: str, suffixes: tuple[str, ...]) -> list[str]:
     path = Path(source).expanduser()
     if path.is_file():
         return [str(path)]
@@ -139,7 +150,7 @@ def _find_files(source: str) -> list[str]:
         found = glob(str(path), recursive=True)
     else:
         raise FileNotFoundError(f"{source} does not exist; give a folder, a pattern, an image or a datalist (.json).")
-    return sorted(name for name in found if name.lower().endswith(IMAGE_SUFFIXES) and Path(name).is_file())
+    return sorted(name for name in found if name.lower().endswith(suffixes) and Path(name).is_file())
 
 
 def _read_json(path: Path, key: str) -> list[dict[str, Any]]:

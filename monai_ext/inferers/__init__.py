@@ -15,6 +15,7 @@ from monai_ext.inferers.clicks import ClickRoundsInferer
 from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.prompted import PromptedInferer
+from monai_ext.inferers.slide import SlideInferer
 from monai_ext.inferers.trial import ClickTrialInferer
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "FlipAverageInferer",
     "ForegroundSlidingWindowInferer",
     "PromptedInferer",
+    "SlideInferer",
 ]
