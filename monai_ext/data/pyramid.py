@@ -96,7 +96,9 @@ class PyramidWriter(AbstractContextManager["PyramidWriter"]):
         for y in range(0, height, _TILE):
             for x in range(0, width, _TILE):
                 tile = pixels[y : y + _TILE, x : x + _TILE]
-                self._levels[0][(top + y) // _TILE, (left + x) // _TILE] = self._lay(tile) if tile.any() else self._empty
+                self._levels[0][(top + y) // _TILE, (left + x) // _TILE] = (
+                    self._lay(tile) if tile.any() else self._empty
+                )
 
     def _lay(self, tile: np.ndarray) -> tuple[int, int]:
         """Append a tile to the spool; where it is."""

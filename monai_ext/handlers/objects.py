@@ -25,7 +25,15 @@ from monai_ext.data.polygons import PolygonWriter
 from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import LABEL_COLOURS
 from monai_ext.handlers.results import FailureList
-from monai_ext.handlers.utils import batch_items, item_value, source_path, unique_stem, upright, write_picture, write_table
+from monai_ext.handlers.utils import (
+    batch_items,
+    item_value,
+    source_path,
+    unique_stem,
+    upright,
+    write_picture,
+    write_table,
+)
 
 COLUMNS = ("image", "label", "objects", "median_area", "instances", "polygons")
 

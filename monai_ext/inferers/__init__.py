@@ -16,6 +16,7 @@ from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.prompted import PromptedInferer
 from monai_ext.inferers.slide import SlideInferer
+from monai_ext.inferers.slides import SlideSegmentation
 from monai_ext.inferers.trial import ClickTrialInferer
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "ForegroundSlidingWindowInferer",
     "PromptedInferer",
     "SlideInferer",
+    "SlideSegmentation",
 ]

@@ -152,7 +152,11 @@ class SlideInferer(Inferer):
         with torch.no_grad():
             logits = inferer(torch.as_tensor(image)[None], network)[0]
         return SlideTile(
-            logits[:, wanted[0].start - y.start : wanted[0].stop - y.start, wanted[1].start - x.start : wanted[1].stop - x.start],
+            logits[
+                :,
+                wanted[0].start - y.start : wanted[0].stop - y.start,
+                wanted[1].start - x.start : wanted[1].stop - x.start,
+            ],
             wanted[0].start,
             wanted[1].start,
             core,

@@ -39,7 +39,8 @@ def tissue_mask(image: Tensor) -> Tensor:
         s = \frac{\max(R, G, B) - \min(R, G, B)}{\max(R, G, B)}
 
     Glass is white or grey, so its saturation is near 0; stained tissue has colour. The threshold is at least 0.05, so
-    that an empty slide has no tissue, and black borders have none. Parts below 0.01 % of the picture are dust.
+    that an empty slide has no tissue, and black borders have none. Parts below 0.01 % of the picture are dust. What is
+    left grows by two pixels, since a thumbnail shows a thin edge too faintly.
 
     Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on Systems, Man and Cybernetics
     9(1), 1979; on saturation as Lu et al., "Data-efficient and weakly supervised computational pathology on
@@ -75,7 +76,7 @@ def tissue_mask(image: Tensor) -> Tensor:
     mask = ndimage.binary_closing(np.pad(saturation > threshold, 2), iterations=2)[2:-2, 2:-2]
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     dust = np.bincount(parts.ravel()) < _LEAST_PART * mask.size
-    mask = mask & ~dust[parts] if count else mask
+    mask = ndimage.binary_dilation(mask & ~dust[parts], iterations=2) if count else mask
     return torch.from_numpy(mask)[None].to(image.device)
 
 

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from monai_ext.data import PyramidWriter, Slide
 
 
-@settings(max_examples=15, deadline=None)
-@given(height=st.integers(1, 1400), width=st.integers(1, 1400), seed=st.integers(0, 9))
+@settings(max_examples=8, deadline=None)
+@given(height=st.integers(1, 800), width=st.integers(1, 1100), seed=st.integers(0, 9))
 def test_what_was_written_in_any_order_is_read_on_every_level(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 255, (height, width), np.uint8)
+    pixels = rng.integers(0, 3, (height, width), np.uint8)
     pixels[: height // 2] = 0
     path = tmp_path_factory.mktemp("pyramid") / "mask.tif"
     parts = [(y, x) for y in range(0, height, 512) for x in range(0, width, 512)]

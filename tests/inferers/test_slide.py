@@ -101,7 +101,7 @@ def test_tiles_without_tissue_are_not_read(tmp_path: Path, monkeypatch: pytest.M
     inferer = SlideInferer(roi_size=16, overlap=0.25, tile=50, background=-9)
     whole, times = put_together(inferer, slide, tissue=tissue)
     assert len(read) == times.sum() / 2500 == 2
-    assert read[0][:2] == (0, 0) and read[1][:2] == (0, 96 - 12)
+    assert [place[:2] for place in read] == [(0, 36), (0, 96)]
     everywhere, _ = put_together(inferer, slide, tissue=np.ones((1, 1), bool))
     torch.testing.assert_close(whole[:, 20:40, 90:110], everywhere[:, 20:40, 90:110], rtol=1e-4, atol=1e-4)
     assert (whole[:, :3, 130:150] == -9).all()
