@@ -62,7 +62,7 @@ class ImageList:
 
     """
 
-    suffixes = IMAGE_SUFFIXES
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
 
     def __init__(
         self, *, source: str | os.PathLike[str] | Sequence[str | Mapping[str, Any]], key: str = "image"

@@ -115,7 +115,7 @@ def mask_polygon(mask: np.ndarray) -> Geometry:
         mask: ``(H, W)`` bool.
 
     Returns:
-        a shapely Polygon or MultiPolygon; pixel (row, column) is the square from (column, row) to (column + 1, row + 1).
+        a shapely Polygon or MultiPolygon; pixel (0, 0) is the square from (0, 0) to (1, 1).
 
     Example:
         >>> mask_polygon(np.array([[True, True], [True, False]])).area

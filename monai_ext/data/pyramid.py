@@ -118,7 +118,7 @@ class PyramidWriter(AbstractContextManager["PyramidWriter"]):
 
     def _blank(self, size: tuple[int, int]) -> np.ndarray:
         """Where each tile of a level is in the spool: all at the empty one."""
-        return np.tile(np.int64(self._empty), (-(-size[0] // _TILE), -(-size[1] // _TILE), 1))
+        return np.tile(np.array(self._empty), (-(-size[0] // _TILE), -(-size[1] // _TILE), 1))
 
     def _finish(self) -> None:
         import tifffile
@@ -130,7 +130,7 @@ class PyramidWriter(AbstractContextManager["PyramidWriter"]):
             self._levels.append(self._halved(self._levels[-1], sizes[-1]))
         with tifffile.TiffWriter(self._temporary, bigtiff=True) as file:
             for number, (size, places) in enumerate(zip(sizes, self._levels, strict=True)):
-                resolution = {}
+                resolution: dict[str, Any] = {}
                 if self.mpp:
                     density = 1e4 / (self.mpp * 2**number)
                     resolution = {"resolution": (density, density), "resolutionunit": "CENTIMETER"}

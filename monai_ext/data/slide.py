@@ -65,7 +65,7 @@ class Slide:
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(
-                f"backend must be {' or '.join(BACKENDS)}, not {backend!r}; MONAI's tifffile backend reads whole levels."
+                f"backend must be {' or '.join(BACKENDS)}, not {backend!r}; MONAI's tifffile one reads whole levels."
             )
         self.path = Path(path)
         _check_tiff(self.path)
@@ -147,9 +147,10 @@ class Slide:
             )
         except Exception as error:  # each backend has exceptions of its own
             raise ValueError(
-                f"{self.path} is damaged near row {top}, column {left} ({_words(error)}); copy it again from its source."
+                f"{self.path} is damaged near row {top}, column {left} ({_words(error)}); copy it again from "
+                "its source."
             ) from error
-        colours, alpha = np.float32(pixels[:3]) / 255, np.float32(pixels[3:]) / 255
+        colours, alpha = pixels[:3].astype(np.float32) / 255, pixels[3:].astype(np.float32) / 255
         return colours * alpha + 1 - alpha
 
     def _find_level(self, level: int, mpp: float | None) -> int:
@@ -221,7 +222,7 @@ def _check_tiff(path: Path) -> None:
                 for page in pages
                 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
             ]
-            tiled, kind = bool(pages[0].is_tiled), pages[0].dtype
+            tiled, kind = bool(file.pages.first.is_tiled), file.pages.first.dtype
     except Exception as error:  # tifffile raises every kind of exception on broken files
         raise ValueError(
             f"{path} must be a slide ({', '.join(SLIDE_SUFFIXES)}), but is damaged, cut off or none ({_words(error)}); "

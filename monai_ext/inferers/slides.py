@@ -81,8 +81,8 @@ class SlideSegmentation:
     Example:
         >>> import tempfile, tifffile
         >>> from monai_ext.data import SlideList
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> tifffile.imwrite(folder / "a.tif", np.full((300, 400, 3), 200, np.uint8), tile=(256, 256), photometric="rgb")
+        >>> folder, pixels = Path(tempfile.mkdtemp()), np.full((300, 400, 3), 200, np.uint8)
+        >>> tifffile.imwrite(folder / "a.tif", pixels, tile=(256, 256), photometric="rgb")
         >>> inferer = SlideInferer(roi_size=64, tile=256)
         >>> network = nn.Conv2d(3, 1, 1)
         >>> output = folder / "out"
@@ -154,7 +154,7 @@ class SlideSegmentation:
                 small.add(tile.core, picture)
                 pixels += found.sum((1, 2))
                 for chance, channel in zip(chances, core, strict=True):
-                    chance.write(tile.core[0].start, tile.core[1].start, np.uint8(channel * 255 + 0.5))
+                    chance.write(tile.core[0].start, tile.core[1].start, (channel * 255 + 0.5).astype(np.uint8))
                 for number in range(len(self.labels) if polygons else 0):
                     counts = self._add_objects(polygons, slide, tile, probability, number)  # type: ignore[arg-type]
                     objects[number] += counts[0]

@@ -84,8 +84,8 @@ class NormalizeStain(Transform):
     r"""
     Give an H&E image the colours of a reference: stain vectors by Macenko's method, stain by stain.
 
-    Absorbances are :math:`-\ln(I / I_0) = V C` with the two stain vectors V and their amounts C. V and the amounts' 99th
-    percentiles are exchanged for the reference's.
+    Absorbances are :math:`-\ln(I / I_0) = V C` with the two stain vectors V and their amounts C. V and the amounts'
+    99th percentiles are exchanged for the reference's.
 
     It is MONAI's ``NormalizeHEStains`` with the two stains in order: haematoxylin is the one that absorbs more red. In
     MONAI 1.6.1 the comparison is the wrong way round, so that eosin gets the colour of haematoxylin and the reverse.
@@ -117,7 +117,7 @@ class NormalizeStain(Transform):
             stains = extract(image)
             return stains[:, np.argsort(-stains[0])]
 
-        self.normalize.stain_extractor = in_order
+        self.normalize.stain_extractor = in_order  # type: ignore[assignment]
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         colours = _rgb(img)
@@ -239,7 +239,8 @@ class RandStaind(RandomizableTransform, MapTransform):
             return item
         seed = int(self.R.randint(2**31))
         for key in self.key_iterator(item):
-            item[key] = self.stain.set_random_state(seed=seed)(item[key])
+            self.stain.set_random_state(seed=seed)
+            item[key] = self.stain(item[key])
         return item
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_tensor, look_up_option
+from monai.utils import convert_to_tensor, ensure_tuple, look_up_option
 from torch import Tensor
 
 _SEEDS = ("distance", "probability")
@@ -138,7 +138,7 @@ class SeparateInstancesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.written = (instances_key,) if isinstance(instances_key, str) else tuple(instances_key)
+        self.written = ensure_tuple(instances_key)
         self.separate = SeparateInstances(
             threshold=threshold, seeds=seeds, h=h, smallest=smallest, fill_holes=fill_holes
         )

@@ -35,7 +35,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 TILE, POOL, WINDOW, OVERLAP, BATCH = 256, 8, 112, 0.25, 8
 # Side in pixels, and the part of it that is tissue.
-SLIDES = {"large": (40_000, 0.04), "small": (3072, 1.0)}
+SLIDES = {"large": (40_000, 0.005), "small": (1536, 1.0)}
 RUNS = [("large", "ours"), ("small", "ours"), ("small", "monai whole"), ("small", "monai splitter")]
 
 
@@ -77,7 +77,7 @@ def write_slide(path: Path, side: int, part: float) -> None:
         shrink = 2**level
         small = [tile[shrink // 2 :: shrink, shrink // 2 :: shrink] for tile in pool]
         packed: dict[bytes, bytes] = {}
-        count = -(-(-(-side // shrink)) // TILE)
+        count = -(-side // (shrink * TILE))
         for y, x in np.ndindex(count, count):
             block = kinds[y * shrink : (y + 1) * shrink, x * shrink : (x + 1) * shrink]
             if (key := block.tobytes()) not in packed or shrink > 1:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
+from tissue import write_tissue
 
 from monai_ext.data.phantom import write_phantoms
 
@@ -56,7 +57,11 @@ def write_fundus(folder: Path) -> None:
 
 
 # A new bundle needs small data of its kind here; a test says so.
-SAMPLES: dict[str, Callable[[Path], None]] = {"fundus_vessel_segmentation": write_fundus}
+SAMPLES: dict[str, Callable[[Path], None]] = {
+    "fundus_vessel_segmentation": write_fundus,
+    "histology_gland_segmentation": write_tissue,
+    "histology_nuclei_segmentation": write_tissue,
+}
 
 
 def copy_bundle(bundle: Path, folder: Path) -> Path:
