@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.images import ImageList
+from monai_ext.data.label_reader import LabelReader
 from monai_ext.data.polygons import PolygonWriter
 from monai_ext.data.pretraining import PretrainingData
 from monai_ext.data.pyramid import PyramidWriter
@@ -22,6 +23,7 @@ from monai_ext.data.splits import SegmentationData
 
 __all__ = [
     "ImageList",
+    "LabelReader",
     "PhotographReader",
     "PolygonWriter",
     "PretrainingData",

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from monai_ext.data.layouts import HRF
+from monai_ext.data.layouts.vessels import HRF
 
 _LOOKS_FOR = {
     "hrf": "images/01_h.jpg with mask/01_h.tif",

@@ -105,6 +105,21 @@ class PhotographReader(ImageReader):
         }
 
 
+def mask_pixels(path: Path, *, colour: bool = False) -> np.ndarray:
+    """
+    The whole numbers of a mask as ``(W, H)`` int32, as :class:`PhotographReader` reads them.
+
+    Args:
+        path: the file.
+        colour: whether it holds colours (RGB or a palette); they come out as ``65536 R + 256 G + B``.
+
+    Raises:
+        ValueError: the file cannot be read, or holds what is not asked for.
+    """
+    picture = _decode_file(path)
+    return np.moveaxis(_as_colours(picture) if colour else _as_mask(picture), 0, 1)
+
+
 @dataclass(frozen=True)
 class _Picture:
     """What a file holds: upright ``(H, W)`` or ``(H, W, 3)`` pixels; ``white`` in these pixels and in the file."""
@@ -242,6 +257,15 @@ def _as_image(picture: _Picture) -> np.ndarray:
     if not np.ptp(image, axis=(0, 1)).any():
         raise ValueError(f"{picture.path} has the same colour everywhere; there is nothing to see in it.")
     return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def _as_colours(picture: _Picture) -> np.ndarray:
+    pixels = picture.pixels if picture.palette is None else picture.palette[picture.pixels]
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{picture.path} must hold colours of 8 bits, not {pixels.dtype}; export it again.")
+    return pixels.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
 
 
 def _as_mask(picture: _Picture) -> np.ndarray:

@@ -21,10 +21,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from monai.data import check_missing_files, load_decathlon_datalist
+from monai.utils import ensure_tuple
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.dataset_layout import Record, Splits
 from monai_ext.data.layouts import FOLDERS, LAYOUTS, find_records
+from monai_ext.data.masks import MaskFormat
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class SegmentationData:
         training, validation, test: records of absolute paths ``image``, ``label`` and, if the set has them, ``fov``,
             and the name ``subject``.
         layout: the layout's name, or ``datalist``.
+        masks: what the mask files mean, for :class:`monai_ext.data.LabelReader`.
 
     Raises:
         ValueError: no data, an image without mask outside the test, a subject in two splits, a file that is not there.
@@ -90,6 +93,7 @@ class SegmentationData:
         if "validation" not in splits:
             splits["training"], splits["validation"] = hold_out_subjects(splits["training"], validation)
         self.training, self.validation, self.test = splits["training"], splits["validation"], splits["test"]
+        self.masks = masks_of(self.layout)
 
 
 def read_splits(
@@ -98,15 +102,20 @@ def read_splits(
     """
     Return the layout's name and the records of a folder or datalist as found, whatever is wrong with them.
 
-    ``training`` and ``test`` are always there, ``validation`` only if the data say what validates.
+    A datalist that does not name a layout is called ``datalist``. ``training`` and ``test`` are always there, ``validation`` only if the data say what validates.
     """
     root = Path(os.path.abspath(Path(root).expanduser()))
     if root.is_file():
-        return "datalist", _read_datalist(root, subject)
+        return _read_datalist(root, subject)
     if not root.is_dir():
         raise ValueError(f"{root} does not exist; give the folder of a data set or a MONAI datalist (JSON).")
     name, splits = find_records(root, layout, subject)
     return name, {split: records for split, records in splits.items() if records or split != "validation"}
+
+
+def masks_of(layout: str) -> MaskFormat:
+    """What the mask files of a layout mean; those of a ``datalist`` are one's own."""
+    return LAYOUTS.get(layout, FOLDERS).masks
 
 
 def hold_out_subjects(training: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
@@ -130,7 +139,9 @@ def missing_masks(records: Sequence[Record]) -> list[str]:
 
 def missing_images(splits: Mapping[str, Sequence[Record]]) -> list[str]:
     """Say which masks have no image."""
-    alone = [record["label"] for records in splits.values() for record in records if "image" not in record]
+    alone = [
+        ensure_tuple(record["label"])[0] for records in splits.values() for record in records if "image" not in record
+    ]
     return [f"{mask} belongs to no image; name it as its image or take it away." for mask in alone]
 
 
@@ -158,7 +169,7 @@ def shared_subjects(splits: Mapping[str, Sequence[Record]]) -> list[str]:
 def write_datalist(data: SegmentationData, path: str | os.PathLike[str]) -> None:
     """Write a MONAI datalist (JSON) with paths relative to its folder, which ``SegmentationData`` reads back."""
     path = Path(os.path.abspath(Path(path).expanduser()))
-    content: dict[str, object] = {"name": data.layout}
+    content: dict[str, object] = {"name": data.layout, "layout": data.layout}
     if (layout := LAYOUTS.get(data.layout, FOLDERS)) is not FOLDERS:
         content.update(reference=layout.source, licence=layout.licence)
     for split in ("training", "validation", "test"):
@@ -169,7 +180,7 @@ def write_datalist(data: SegmentationData, path: str | os.PathLike[str]) -> None
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_datalist(path: Path, subject: str | None) -> Splits:
+def _read_datalist(path: Path, subject: str | None) -> tuple[str, Splits]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -181,7 +192,12 @@ def _read_datalist(path: Path, subject: str | None) -> Splits:
         if key in content:
             entries = _entries(path, key, subject) if content[key] else []
             splits.setdefault("test" if key == "testing" else key, []).extend(entries)
-    return splits
+    layout = content.get("layout", "datalist")
+    if layout not in (*LAYOUTS, "datalist"):
+        raise ValueError(
+            f"{path}: `layout` must be one of {', '.join(LAYOUTS)}, not {layout!r}; it says how masks are read."
+        )
+    return layout, splits
 
 
 def _entries(path: Path, key: str, subject: str | None) -> list[Record]:
@@ -191,8 +207,10 @@ def _entries(path: Path, key: str, subject: str | None) -> list[Record]:
         raise ValueError(f"{path}: `{key}` must be a list of {{'image': ..., 'label': ...}}: {error}.") from error
     for record in records:
         for name in {"image", *(FILES & record.keys())}:
-            if not isinstance(record.get(name), str):
-                raise ValueError(f"{path}: `{name}` must be one path in all of `{key}`, not {record.get(name)!r}.")
+            files = record.get(name)
+            several = name == "label" and isinstance(files, list) and files and all(isinstance(f, str) for f in files)
+            if not isinstance(files, str) and not several:
+                raise ValueError(f"{path}: `{name}` must be one path in all of `{key}`, not {files!r}.")
         if subject or "subject" not in record:
             place = Path(os.path.relpath(record["image"], path.parent)).as_posix()
             record["subject"] = FOLDERS.subject_of(place, subject)
@@ -201,7 +219,9 @@ def _entries(path: Path, key: str, subject: str | None) -> list[Record]:
 
 
 def _relative(record: Record, folder: Path) -> Record:
-    def relative(path: str) -> str:
+    def relative(path: str | list[str]) -> str | list[str]:
+        if isinstance(path, list):
+            return [str(relative(one)) for one in path]
         try:
             return Path(os.path.relpath(path, folder)).as_posix()
         except ValueError:  # another drive

@@ -268,7 +268,7 @@ def score(network: torch.nn.Module, items: list[dict[str, Any]], patch: int) -> 
     from monai_ext.inferers import ForegroundSlidingWindowInferer
 
     normalise = NormalizeIntensity([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], channel_wise=True)
-    inferer = ForegroundSlidingWindowInferer(roi_size=[patch, patch], sw_batch_size=8, overlap=0.25)
+    inferer = ForegroundSlidingWindowInferer(roi_size=[patch, patch], sw_batch_size=8, overlap=0.5, mode="constant")
     rows = []
     network.eval()
     for item in items:

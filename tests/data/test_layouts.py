@@ -345,7 +345,7 @@ def test_datalist_survives_a_round_trip(tmp_path: Path):
     assert written["training"][0]["image"] == "../set/training/images/21_training.tif"
     assert "Staal" in written["reference"] and written["licence"]
     again = SegmentationData(root=tmp_path / "lists" / "drive.json", validation=0.9)
-    assert again.layout == "datalist"
+    assert again.layout == "drive"
     for split in ("training", "validation", "test"):
         assert getattr(again, split) == getattr(data, split)
     loaded = load_decathlon_datalist(tmp_path / "lists" / "drive.json", data_list_key="validation")

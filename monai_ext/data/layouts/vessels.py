@@ -13,11 +13,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from monai_ext.data.folder_layout import FolderLayout, Place
 
-from monai_ext.data.dataset_layout import DatasetLayout, Place, Splits
-
-CHASE_DB1 = DatasetLayout(
+CHASE_DB1 = FolderLayout(
     places=(
         Place("training", "training/images", ("training/mask",), "fov"),
         Place("test", "test/images", ("test/mask",), "fov"),
@@ -35,7 +33,7 @@ CHASE_DB1 = DatasetLayout(
     licence="CC BY 4.0",
 )
 
-DRIVE = DatasetLayout(
+DRIVE = FolderLayout(
     places=(
         Place("training", "training/images", ("training/1st_manual",), "training/mask"),
         Place("test", "test/images", ("test/1st_manual",), "test/mask"),
@@ -51,7 +49,7 @@ DRIVE = DatasetLayout(
     licence="research and education only, no redistribution",
 )
 
-STARE = DatasetLayout(
+STARE = FolderLayout(
     places=(Place(None, "stare-images", ("labels-ah",)), Place(None, ".", (".",))),
     looks_for="stare-images/im0001.ppm with labels-ah/im0001.ah.ppm, or both in one folder, unpacked",
     image=r"(im\d{4})",
@@ -64,7 +62,7 @@ STARE = DatasetLayout(
     licence="none stated",
 )
 
-HRF = DatasetLayout(
+HRF = FolderLayout(
     places=(Place(None, "images", ("manual1", "mask"), "mask"),),
     looks_for="images/01_h.jpg with manual1/01_h.tif and mask/01_h_mask.tif, or with its vessels as mask/01_h.tif",
     image=r"(\d\d_(?:h|dr|g))",
@@ -78,7 +76,7 @@ HRF = DatasetLayout(
     licence="CC BY 4.0",
 )
 
-FIVES = DatasetLayout(
+FIVES = FolderLayout(
     places=(
         Place("training", "train/Original", ("train/Ground truth",)),
         Place("test", "test/Original", ("test/Ground truth",)),
@@ -93,59 +91,3 @@ FIVES = DatasetLayout(
     page="https://doi.org/10.6084/m9.figshare.19688169",
     licence="CC BY 4.0",
 )
-
-FOLDERS = DatasetLayout(
-    places=tuple(
-        Place(split, f"{folder}images", (f"{folder}masks", f"{folder}labels"), f"{folder}fov")
-        for split, folder in (
-            (None, ""),
-            ("training", "training/"),
-            ("training", "train/"),
-            ("validation", "validation/"),
-            ("test", "test/"),
-        )
-    ),
-    looks_for="images/ with masks/ (or labels/), at the top or in training/, validation/ and test/",
-    split="the folders; without a test/ folder nothing is tested",
-    source="your own",
-)
-
-LAYOUTS: dict[str, DatasetLayout] = {
-    "chase_db1": CHASE_DB1,
-    "drive": DRIVE,
-    "stare": STARE,
-    "hrf": HRF,
-    "fives": FIVES,
-    "folders": FOLDERS,
-}
-
-
-def find_records(root: Path, layout: str | None = None, subject: str | None = None) -> tuple[str, Splits]:
-    """
-    List the images and masks of a folder: by the named layout, or by the one that pairs the most of them.
-
-    Args:
-        root: the folder of the data set.
-        layout: a key of ``LAYOUTS``, or None to recognise it.
-        subject: regular expression for the person in an image's path, in place of the layout's own.
-
-    Returns:
-        The layout's name, and its records as ``training``, ``validation`` and ``test``.
-
-    Raises:
-        ValueError: no such layout, or nothing of it below ``root``.
-    """
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
-    best: tuple[int, str, Splits] | None = None
-    for name in [layout] if layout else LAYOUTS:
-        found = LAYOUTS[name].find(root, subject)
-        records = [record for split in found.values() for record in split if "image" in record]
-        pairs = sum("label" in record for record in records)
-        if records and (best is None or pairs > best[0]):
-            best = pairs, name, found
-    if best is None:
-        tried = {layout: LAYOUTS[layout]} if layout else LAYOUTS
-        looked = "".join(f"\n  {name}: {entry.looks_for}" for name, entry in tried.items())
-        raise ValueError(f"{root} holds no images that we know how to find. Arrange it as one of:{looked}")
-    return best[1], best[2]
