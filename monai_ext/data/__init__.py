@@ -15,8 +15,11 @@ from monai_ext.data.atomic import atomic_path
 from monai_ext.data.dicom_series import DicomSeries
 from monai_ext.data.images import ImageList
 from monai_ext.data.label_reader import LabelReader
+from monai_ext.data.polygons import PolygonWriter
 from monai_ext.data.pretraining import PretrainingData
+from monai_ext.data.pyramid import PyramidWriter
 from monai_ext.data.reader import PhotographReader
+from monai_ext.data.slide import Slide, SlideList
 from monai_ext.data.splits import SegmentationData
 from monai_ext.data.volume_reader import VolumeReader
 from monai_ext.data.volumes import VolumeList
@@ -26,8 +29,12 @@ __all__ = [
     "ImageList",
     "LabelReader",
     "PhotographReader",
+    "PolygonWriter",
     "PretrainingData",
+    "PyramidWriter",
     "SegmentationData",
+    "Slide",
+    "SlideList",
     "VolumeList",
     "VolumeReader",
     "atomic_path",

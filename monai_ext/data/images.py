@@ -15,12 +15,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
-
-from monai.data import ImageReader
 
 from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
 
@@ -64,17 +62,41 @@ class ImageList:
 
     """
 
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    looks_for = ""  # in words, where suffixes do not say it
+    names_by_stem = True  # whether results are named by the image's stem alone
+
     def __init__(
         self, *, source: str | os.PathLike[str] | Sequence[str | Mapping[str, Any]], key: str = "image"
     ) -> None:
         self.key = key
         self.datalist: list[dict[str, Any]] = []
         self.rejected: dict[str, str] = {}
-        items = self._find_items(source)
+        items = self._items(source)
         self._open_all(items)
         if not self.datalist:
             reasons = "\n".join(self.rejected.values())
             raise ValueError(f"none of the {len(items)} images in {_brief(source)} can be used:\n{reasons}")
+
+    def find(self, source: str) -> list[str]:
+        """
+        List the images that a folder, a pattern or a path stands for.
+
+        Args:
+            source: the folder, pattern or path.
+
+        """
+        return _find_files(source, self.suffixes)
+
+    def open(self, path: str) -> Any:
+        """
+        Read an image once, whose ``ValueError`` says what is wrong with it.
+
+        Args:
+            path: the image.
+
+        """
+        return PhotographReader().get_data(path)
 
     def add_failure(self, path: str | os.PathLike[str], reason: str) -> None:
         """
@@ -99,19 +121,25 @@ class ImageList:
         if self.rejected:
             raise SystemExit("\n".join([f"{len(self.rejected)} of the images failed:", *self.rejected.values()]))
 
-    def _find_items(self, source: Any) -> list[dict[str, Any]]:
-        items = find_items(source, self.key, find_pictures, "image; looked for " + ", ".join(IMAGE_SUFFIXES))
-        _check_output_names([item[self.key] for item in items])
+    def _items(self, source: Any) -> list[dict[str, Any]]:
+        if not isinstance(source, (str, os.PathLike)):
+            items = _as_items(source, self.key, Path(), "the list given as source")
+        elif Path(source).suffix.lower() == ".json":
+            items = _read_json(Path(source), self.key)
+        else:
+            items = [{self.key: path} for path in self.find(os.fspath(source))]
+        if not items:
+            raise ValueError(
+                f"{_brief(source)} names no image; looked for {self.looks_for or ', '.join(self.suffixes)}."
+            )
+        if self.names_by_stem:
+            _check_output_names([item[self.key] for item in items])
         return items
 
-    def _reader(self) -> ImageReader:
-        return PhotographReader()
-
     def _open_all(self, items: list[dict[str, Any]]) -> None:
-        reader = self._reader()
         for item in _with_progress(items):
             try:
-                reader.get_data(item[self.key])
+                self.open(item[self.key])
             except ValueError as error:
                 self.add_failure(item[self.key], str(error))
             else:
@@ -126,29 +154,7 @@ def _with_progress(items: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     return tqdm(items, desc="Opening images", unit="image")
 
 
-def find_items(source: Any, key: str, find_files: Callable[[str], list[str]], what: str) -> list[dict[str, Any]]:
-    """
-    Return what inference runs on as items of a datalist.
-
-    Args:
-        source: a path, a datalist or a list, as for :class:`ImageList`.
-        key: the key of the path in each item.
-        find_files: finds the files that a folder, a pattern or one file stands for.
-        what: what was looked for, for the error message.
-    """
-    if not isinstance(source, (str, os.PathLike)):
-        items = _as_items(source, key, Path(), "the list given as source")
-    elif Path(source).suffix.lower() == ".json":
-        items = _read_json(Path(source), key)
-    else:
-        items = [{key: path} for path in find_files(os.fspath(source))]
-    if not items:
-        raise ValueError(f"{_brief(source)} names no {what}.")
-    return items
-
-
-def find_pictures(source: str) -> list[str]:
-    """List the picture files in a folder, of a pattern, or the one file that ``source`` is."""
+def _find_files(source: str, suffixes: tuple[str, ...]) -> list[str]:
     path = Path(source).expanduser()
     if path.is_file():
         return [str(path)]
@@ -158,7 +164,7 @@ def find_pictures(source: str) -> list[str]:
         found = glob(str(path), recursive=True)
     else:
         raise FileNotFoundError(f"{source} does not exist; give a folder, a pattern, an image or a datalist (.json).")
-    return sorted(name for name in found if name.lower().endswith(IMAGE_SUFFIXES) and Path(name).is_file())
+    return sorted(name for name in found if name.lower().endswith(suffixes) and Path(name).is_file())
 
 
 def _read_json(path: Path, key: str) -> list[dict[str, Any]]:

@@ -18,10 +18,8 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from monai.data import ImageReader
-
 from monai_ext.data.dicom_series import DICOM_SUFFIXES
-from monai_ext.data.images import ImageList, find_items
+from monai_ext.data.images import ImageList
 from monai_ext.data.volume_reader import NIFTI_SUFFIXES, VolumeReader
 
 
@@ -54,6 +52,9 @@ class VolumeList(ImageList):
         (['good.nii.gz'], ['bad.nii.gz'])
     """
 
+    looks_for = "NIfTI files and folders of DICOM files"
+    names_by_stem = False
+
     def __init__(
         self,
         *,
@@ -64,11 +65,11 @@ class VolumeList(ImageList):
         self.series = series
         super().__init__(source=source, key=key)
 
-    def _find_items(self, source: Any) -> list[dict[str, Any]]:
-        return find_items(source, self.key, find_volumes, "volume; looked for NIfTI files and folders of DICOM files")
+    def find(self, source: str) -> list[str]:
+        return find_volumes(source)
 
-    def _reader(self) -> ImageReader:
-        return VolumeReader(series=self.series)
+    def open(self, path: str) -> Any:
+        return VolumeReader(series=self.series).get_data(path)
 
 
 def find_volumes(source: str) -> list[str]:

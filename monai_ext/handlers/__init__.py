@@ -16,6 +16,8 @@ from monai_ext.handlers.click_report import ClickReport
 from monai_ext.handlers.curves import CurveHandler
 from monai_ext.handlers.gradient import GradientClipping
 from monai_ext.handlers.loading import TrainedPartLoader
+from monai_ext.handlers.object_report import ObjectReport
+from monai_ext.handlers.objects import ObjectWriter
 from monai_ext.handlers.overlay import OverlayHandler
 from monai_ext.handlers.progress import EvaluationProgressBar, TrainingProgressBar
 from monai_ext.handlers.report import EvaluationReport
@@ -33,6 +35,8 @@ __all__ = [
     "EvaluationReport",
     "GradientAveraging",
     "GradientClipping",
+    "ObjectReport",
+    "ObjectWriter",
     "OverlayHandler",
     "ResumeHandler",
     "SegmentationWriter",

@@ -125,17 +125,17 @@ class EvaluationReport:
                     f"{path}: prediction and truth must have {len(self.labels)} channels ({', '.join(self.labels)}) "
                     f"and one size, not {tuple(pred.shape)} and {tuple(truth.shape)}."
                 )
-            fov = item_value(item, self.fov_key)[0] > 0.5 if self.fov_key in item else torch.ones_like(truth[0])
-            chances = item_value(item, self.probability_key) if self.probability_key in item else [None] * len(pred)
-            for label, *channel in zip(self.labels, pred, truth, chances, strict=True):
-                mask, true, probability = channel
-                scores = self._score(item, mask, true, probability=probability, fov=fov)
+            for label, scores in zip(self.labels, self._score(item, pred, truth), strict=True):
                 self._rows.append({"image": path, "label": label, **scores})
 
-    def _score(
-        self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor, **others: Any
-    ) -> dict[str, float]:
-        return label_scores(pred, truth, **others)
+    def _score(self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor) -> list[dict[str, float]]:
+        """The scores of each label of one image."""
+        fov = item_value(item, self.fov_key)[0] > 0.5 if self.fov_key in item else torch.ones_like(truth[0])
+        chances = item_value(item, self.probability_key) if self.probability_key in item else [None] * len(pred)
+        return [
+            label_scores(mask, true, probability=probability, fov=fov)
+            for mask, true, probability in zip(pred, truth, chances, strict=True)
+        ]
 
     def _finish(self, engine: Engine) -> None:
         gathered = string_list_all_gather([json.dumps(row) for row in self._rows])

@@ -82,14 +82,14 @@ class VolumeReport(EvaluationReport):
             raise ValueError(f"tolerance must be above 0 millimetres, not {tolerance}.")
         self.tolerance = tolerance
 
-    def _score(
-        self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor, **others: Any
-    ) -> dict[str, float]:
+    def _score(self, item: Mapping[str, Any], pred: torch.Tensor, truth: torch.Tensor) -> list[dict[str, float]]:
         label = item[self.label_key]
         if not isinstance(label, MetaTensor):
             raise ValueError(f"{self.label_key!r} must know its affine (a MetaTensor), not {type(label).__name__}.")
         spacing = affine_to_spacing(label.affine, r=3).tolist()
-        return volume_scores(pred, truth, spacing=spacing, tolerance=self.tolerance)
+        return [
+            volume_scores(*masks, spacing=spacing, tolerance=self.tolerance) for masks in zip(pred, truth, strict=True)
+        ]
 
 
 def volume_scores(

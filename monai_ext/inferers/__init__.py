@@ -16,6 +16,8 @@ from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
 from monai_ext.inferers.longest_side import LongestSideInferer
 from monai_ext.inferers.prompted import PromptedInferer
+from monai_ext.inferers.slide import SlideInferer
+from monai_ext.inferers.slides import SlideSegmentation
 from monai_ext.inferers.trial import ClickTrialInferer
 from monai_ext.inferers.volume_slices import VolumeSlicesInferer
 
@@ -26,5 +28,7 @@ __all__ = [
     "ForegroundSlidingWindowInferer",
     "LongestSideInferer",
     "PromptedInferer",
+    "SlideInferer",
+    "SlideSegmentation",
     "VolumeSlicesInferer",
 ]

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from monai_ext.metrics.cldice import ClDiceMetric, compute_cldice
+from monai_ext.metrics.objects import object_scores
 from monai_ext.metrics.roc_auc import pixel_auc
 
-__all__ = ["ClDiceMetric", "compute_cldice", "pixel_auc"]
+__all__ = ["ClDiceMetric", "compute_cldice", "object_scores", "pixel_auc"]

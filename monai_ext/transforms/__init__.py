@@ -21,11 +21,13 @@ from monai_ext.transforms.ct import (
 )
 from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForeground, field_of_view
 from monai_ext.transforms.grids import CheckGridsd
+from monai_ext.transforms.histology import NormalizeStain, NormalizeStaind, RandStain, RandStaind, tissue_mask
 from monai_ext.transforms.instances import LoadInstancesd
 from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
 from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
 from monai_ext.transforms.scenes import DrawScene
+from monai_ext.transforms.separation import ConnectedInstancesd, SeparateInstances, SeparateInstancesd
 from monai_ext.transforms.sizes import CheckSizesd
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "CTWindowsd",
     "CheckGridsd",
     "CheckSizesd",
+    "ConnectedInstancesd",
     "CorrectionClicks",
     "DrawScene",
     "FieldOfView",
@@ -43,8 +46,15 @@ __all__ = [
     "LoadInstancesd",
     "NeighbouringSlices",
     "NeighbouringSlicesd",
+    "NormalizeStain",
+    "NormalizeStaind",
     "ObjectMasksd",
     "RandObjectCropd",
+    "RandStain",
+    "RandStaind",
+    "SeparateInstances",
+    "SeparateInstancesd",
     "SimulatePrompts",
     "field_of_view",
+    "tissue_mask",
 ]

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -23,10 +24,11 @@ from monai.utils import ensure_tuple
 
 class LoadInstancesd(MapTransform):
     """
-    Load one mask file per object into one map of objects, as DSB 2018 (BBBC038) distributes its nuclei.
+    Load a map of objects: from one mask file per object, as DSB 2018 (BBBC038) has its nuclei, or from one file.
 
     Args:
-        keys: items that hold the list of mask files.
+        keys: items that hold the list of mask files, or the one file whose values number the objects, as GlaS has its
+            glands.
         reader: a MONAI reader of one-channel masks, e.g. :class:`monai_ext.data.PhotographReader` (channels=1).
         allow_missing_keys: whether to leave items without the key as they are.
 
@@ -55,6 +57,9 @@ class LoadInstancesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
+            if isinstance(item[key], (str, os.PathLike)):
+                item[key] = self.load(item[key]).to(torch.int32)
+                continue
             files = ensure_tuple(item[key])
             if not files:
                 raise ValueError(f"'{key}' must list at least one mask file, not none.")

@@ -26,6 +26,7 @@ from typing import Any
 import monai.bundle
 import numpy as np
 from PIL import Image
+from tissue import write_tissue
 
 from monai_ext.data.phantom import write_phantoms
 
@@ -74,6 +75,8 @@ def write_discs(folder: Path) -> None:
 SAMPLES: dict[str, Callable[[Path], None]] = {
     "fundus_disc_cup_segmentation": write_discs,
     "fundus_vessel_segmentation": write_fundus,
+    "histology_gland_segmentation": write_tissue,
+    "histology_nuclei_segmentation": write_tissue,
 }
 
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def make_workflow(bundle: Path, data: Path, tmp_path: Path) -> Callable[..., Con
         short = SHORT if train else {"image_size": SHORT["image_size"], "device": SHORT["device"]}
         short = short | SMALL.get(bundle.name, {})
         source = data if train else data / "test" / "images"
+        for embeddings in bundle.glob("labels.safetensors"):
+            shutil.copy(embeddings, tmp_path)
         workflow = ConfigWorkflow(
             config_file=config_files(bundle, names),
             logging_file=False,

@@ -41,6 +41,7 @@ USES = [
     ("train", "evaluate", "evaluate_robust"),
     ("train", "evaluate", "multi_gpu_evaluate"),
     ("inference",),
+    ("inference", "slides"),
 ]
 # What users change, in this order, before anything else.
 VARIABLES = [
@@ -163,12 +164,12 @@ def test_training_evaluation_and_inference_do_not_drift_apart(bundle: Path) -> N
     for key in ("size", "weights", "labels", "image_size", "enlarge", "adapters", "network_def", "network", "ckpt_dir"):
         assert train[key] == inference[key], key
     assert train["validate"]["inferer"] == inference["inferer"]
-    seen = without("label", train["validate"]["preprocessing"]["transforms"])
+    seen = without("objects", without("label", train["validate"]["preprocessing"]["transforms"]))
     assert seen == without("label", inference["preprocessing"]["transforms"])
     # What the network sees in training is normalised the same.
     normalise = [t for t in train["train"]["preprocessing"]["transforms"] if t["_target_"] == "NormalizeIntensityd"]
     assert normalise == [t for t in inference["preprocessing"]["transforms"] if t in normalise]
-    assert without("label", evaluate["validate#postprocessing"]["transforms"]) == without(
+    assert without("objects", without("label", evaluate["validate#postprocessing"]["transforms"])) == without(
         "label", inference["postprocessing"]["transforms"]
     )
     assert evaluate["threshold"] == inference["threshold"]
@@ -178,7 +179,7 @@ def test_training_evaluation_and_inference_do_not_drift_apart(bundle: Path) -> N
 def test_bundles_do_not_drift_apart(any_bundle: Path) -> None:
     for name, key in (("train", "network_def"), ("train", "optimizer"), ("inference", "network_def")):
         one, other = (load_config(path, name)[key] for path in (any_bundle, BUNDLES[0]))
-        assert one == other | {setting: one[setting] for setting in ("multimask",) if setting in one}
+        assert one == other | {setting: one[setting] for setting in ("multimask", "label_embeddings") if setting in one}
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)

