@@ -75,7 +75,7 @@ class SlideInferer(Inferer):
         roi_size: int,
         overlap: float = 0.25,
         sw_batch_size: int = 1,
-        mode: str = "gaussian",
+        mode: str = "constant",
         tile: int = 1024,
         margin: int = 0,
         preprocessing: Callable[[Tensor], Tensor] | None = None,

@@ -35,9 +35,9 @@ def draw_tissue(seed: int, size: tuple[int, int] = (96, 96), radius: float = 8) 
 
 
 def write_tissue(folder: Path) -> None:
-    """Four images to train and two to test, with maps of their objects."""
+    """Two patients to train, one of them held out, and one to test, two pieces each, with maps of their objects."""
     for number in range(6):
         part = folder / ("training" if number < 4 else "test")
         for kind, pixels in zip(("images", "masks"), draw_tissue(number), strict=True):
             (part / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(part / kind / f"tissue_{number}.png")
+            Image.fromarray(pixels).save(part / kind / f"patient_{number // 2}{'LR'[number % 2]}.png")

@@ -123,7 +123,7 @@ IMAGES = [
     Bad("cut.png", cut("png", 0.5), "damaged or cut off"),
     Bad("cut.jpg", cut("jpeg", 0.5), "damaged or cut off"),
     Bad("cut.tif", cut("tiff", 0.5), "damaged or cut off"),
-    Bad("header_only.tif", cut("tiff", 0.0002), "must be an image"),
+    Bad("header_only.tif", cut("tiff", 0.0002), "damaged or cut off"),
     Bad("text.png", text("no picture"), "must be an image"),
     Bad("cmyk.jpg", picture(tissue, "CMYK"), "not CMYK"),
     Bad("cmyk.tif", tiff(cmyk, photometric="separated"), "not CMYK"),

@@ -61,8 +61,8 @@ def test_what_cannot_be_measured_is_said() -> None:
         VolumeReport(output_dir="out", labels=["spleen"], tolerance=0)
     report = VolumeReport(output_dir="out", labels=["spleen"])
     mask = box(slice(2, 5))
-    assert report._score({"label": MetaTensor(mask[None], torch.diag(torch.tensor([2.0, 1, 1, 1])))}, mask, mask)[
-        "volume_ml"
-    ] == pytest.approx(3 * 20 * 10 * 2 / 1000)
+    label = MetaTensor(mask[None], torch.diag(torch.tensor([2.0, 1, 1, 1])))
+    (scores,) = report._score({"label": label}, mask[None], mask[None])
+    assert scores["volume_ml"] == pytest.approx(3 * 20 * 10 * 2 / 1000)
     with pytest.raises(ValueError, match="must know its affine"):
-        report._score({"label": mask[None]}, mask, mask)
+        report._score({"label": mask[None]}, mask[None], mask[None])
