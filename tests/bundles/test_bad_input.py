@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_runs import ROOT, load_config, run_bundle, write_fundus
+from bundle_runs import ROOT, copy_bundle, load_config, run_bundle, write_fundus
 from PIL import Image
 
 from monai_ext.networks import SAM2Segmenter
@@ -148,7 +148,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "adapter": ({"adapters": [NOTHING]}, "targets: '*nothing*like*this*' matches no module"),
     "train": ({"network_def#train": ["nothing.*"]}, "train: 'nothing.*' matches no parameter"),
     "size": ({"size": "huge"}, "size must be one of micro, tiny, small, base_plus, large, not 'huge'"),
-    "labels": ({"labels": ["vessel", "vessel"]}, "labels must be a list of different names"),
+    "labels": ({"labels": ["vessel", "vessel"]}, "different names"),
     "weights": ({"weights": "sam2.1_hiera_tiny", "size": "tiny"}, "python -m monai_ext weights sam2.1_hiera_tiny"),
     "no weights": ({"weights": "sam2.1_hiera_teeny"}, "Did you mean 'sam2.1_hiera_tiny'?"),
     "no file": ({"weights": "nowhere/base.pt"}, "nowhere/base.pt does not exist"),
@@ -179,8 +179,9 @@ def test_training_with_bad_settings(
     assert not (root / "eval" / "resume.pt").exists()
 
 
-def test_masks_that_do_not_hold_the_labels(root: Path, tmp_path: Path) -> None:
+def test_masks_that_do_not_hold_the_labels(tmp_path: Path) -> None:
     write_fundus(tmp_path)
+    root = copy_bundle(ROOT / "bundles" / "fundus_vessel_segmentation", tmp_path / "fundus_vessel_segmentation")
     expected = "must hold 0 for the ground and 1..2 for vessel, lesion, not 0..255"
     run = {"dataset_dir": tmp_path, "labels": ["vessel", "lesion"]}
     assert expected in sentence(lambda: run_bundle(root, "train", **run))
