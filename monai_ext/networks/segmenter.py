@@ -89,6 +89,8 @@ class SAM2Segmenter(nn.Module):
         multimask: answer with the best, by predicted IoU, of SAM's three masks instead of its single one.
         dynamic_multimask: in evaluation, replace an unstable single mask by the best of the three, as SAM 2's image
             predictor does; only for a base whose three masks are trained.
+        label_chunk: how many labels go through the mask decoder at once, which bounds its memory without gradients;
+            None decodes all together. The answer is the same.
         bundle_root: where ``models/base`` is looked for when ``weights`` is a name.
         seed: of everything the weights do not give; the global random state is not touched.
 
@@ -130,6 +132,7 @@ class SAM2Segmenter(nn.Module):
         click_shift: float = 0,
         multimask: bool = False,
         dynamic_multimask: bool = False,
+        label_chunk: int | None = None,
         bundle_root: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -139,11 +142,14 @@ class SAM2Segmenter(nn.Module):
             raise ValueError(f"enlarge must be a whole number of at least 1, not {enlarge!r}.")
         if not 0 <= click_shift <= 1:
             raise ValueError(f"click_shift must be a part of the image, at least 0 and at most 1, not {click_shift!r}.")
+        if label_chunk is not None and (not isinstance(label_chunk, int) or label_chunk < 1):
+            raise ValueError(f"label_chunk must be a whole number of at least 1, or None, not {label_chunk!r}.")
         check_size(size, weights)
         path = None if weights is None else find_weights(weights, bundle_root=bundle_root)
         names = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.labels)
         self.text_encoder = None if names is None else names[1]
         self.size, self.weights, self.enlarge, self.multimask = size, weights, enlarge, multimask
+        self.label_chunk = label_chunk
         self.train_patterns = list(train)
         self.adapter_settings = [adapter.describe() for adapter in adapters]
         with torch.random.fork_rng(devices=[]):
@@ -379,15 +385,22 @@ class SAM2Segmenter(nn.Module):
         else:
             # SAM puts no token beside a mask alone, so neither does a label.
             sparse = tokens if masks is None else tokens[:, :0]
-        low_res, iou, _, score = self.sam_mask_decoder.predict_masks(
-            image_embeddings=embedding.features.repeat_interleave(count, 0),
-            image_pe=embed_grid(encoder, grid),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=embed_mask(encoder, self._mask_input(batch, embedding.size, masks), grid),
-            repeat_image=False,
-            high_res_features=[feature.repeat_interleave(count, 0) for feature in embedding.high_res],
-        )
-        return low_res, iou, score
+        dense = embed_mask(encoder, self._mask_input(batch, embedding.size, masks), grid)
+        dense = dense.expand(batch * count, -1, -1, -1)
+        position, answers = embed_grid(encoder, grid), []
+        for rows in torch.arange(batch * count, device=sparse.device).split(batch * (self.label_chunk or count)):
+            images = rows // count
+            low_res, iou, _, score = self.sam_mask_decoder.predict_masks(
+                image_embeddings=embedding.features[images],
+                image_pe=position,
+                sparse_prompt_embeddings=sparse[rows],
+                dense_prompt_embeddings=dense[rows],
+                repeat_image=False,
+                high_res_features=[feature[images] for feature in embedding.high_res],
+            )
+            answers.append((low_res, iou, score))
+        masks, ious, scores = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*answers, strict=True))
+        return masks, ious, scores
 
     def _at_image_size(self, low_res: Tensor, size: tuple[int, int]) -> Tensor:
         logits = F.interpolate(low_res, size=self._padded(size), mode="bilinear", align_corners=False)

@@ -109,6 +109,16 @@ def test_each_label_has_its_own_prompts():
     torch.testing.assert_close(both[:, 1], second[:, 1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 9])
+def test_labels_in_chunks_are_the_labels_together(name, chunk):
+    labels = [f"label {number}" for number in range(5)]
+    together, apart = (disturbed(micro(labels=labels, label_chunk=size)) for size in (None, chunk))
+    prompts = {key: value.expand(2, *value.shape[1:]) for key, value in PROMPTS[name].items()}
+    with torch.no_grad():
+        torch.testing.assert_close(apart(picture(2), **prompts), together(picture(2), **prompts), rtol=1e-4, atol=1e-4)
+
+
 def test_training_and_evaluation_take_the_same_decoder_path():
     net = disturbed(micro(train=["*"]))
     image = picture()
@@ -161,6 +171,7 @@ def test_candidates_are_what_decode_chooses_from() -> None:
         ({"labels": ["a", "a"]}, "labels must be different names"),
         ({"labels": [""]}, "labels must be different names"),
         ({"enlarge": 0}, "enlarge must be a whole number"),
+        ({"label_chunk": 0}, "label_chunk must be a whole number of at least 1, or None, not 0"),
         ({"train": ["*decodr*"]}, r"train: '\*decodr\*' matches no parameter"),
         ({"adapters": [LoRA(targets=["*trunk*attn.kqv"])]}, r"'\*trunk\*attn.kqv' matches no module. Near names:.*qkv"),
         ({"adapters": [LoRA(targets=["*qkv"]), LoRA(targets=["*trunk*qkv"])]}, "two adapters named 'default'"),
