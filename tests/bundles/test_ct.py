@@ -144,7 +144,7 @@ def test_a_mask_may_begin_at_another_corner(trained: Path, data: Path, tmp_path:
         if turn < 0:
             affine = affine @ np.array([[1, 0, 0, 0], [0, -1, 0, 63], [0, 0, 1, 0], [0, 0, 0, 1]])
         write_nifti(tmp_path / name / "mask.nii.gz", spleen[:, ::turn].astype(np.uint8), affine)
-        record = {"image": "ct", "label": "mask.nii.gz"}
+        record = {"image": "ct", "label": "mask.nii.gz", "subject": "1"}
         (tmp_path / name / "list.json").write_text(json.dumps({"training": [], "test": [record]}))
         source, out = tmp_path / name / "list.json", tmp_path / name / "out"
         run_bundle(trained, "train", "evaluate", dataset_dir=source, output_dir=out)
@@ -237,7 +237,7 @@ def test_training_evaluation_and_inference_do_not_drift_apart() -> None:
     for name in ("monai_ext.transforms.CTWindowsd", "NormalizeIntensityd"):
         given = [t for t in train["train"]["preprocessing"]["transforms"] if t["_target_"] == name]
         assert given == [t for t in seen if t["_target_"] == name]
-    back, turned, *scored = evaluate["validate#postprocessing"]["transforms"]
+    back, turned, _, *scored = evaluate["validate#postprocessing"]["transforms"]
     first, *written = inference["postprocessing"]["transforms"]
     assert scored == written
     assert back == {**first, "keys": "pred", "transform": "@validate#preprocessing"}
