@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
+import numpy as np
+from PIL import Image
 
 from monai_ext.data.phantom import write_phantoms
 
@@ -59,9 +61,18 @@ def write_fundus(folder: Path) -> None:
     shutil.rmtree(folder / "all")
 
 
+def write_discs(folder: Path) -> None:
+    """The same with two labels in every mask: 1 and, in its right half, 2."""
+    write_fundus(folder)
+    for path in folder.glob("*/masks/*.png"):
+        mask = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
+        mask[:, mask.shape[1] // 2 :] *= 2
+        Image.fromarray(mask).save(path)
+
+
 # A new bundle needs small data of its kind here; a test says so.
 SAMPLES: dict[str, Callable[[Path], None]] = {
-    "fundus_disc_cup_segmentation": write_fundus,
+    "fundus_disc_cup_segmentation": write_discs,
     "fundus_vessel_segmentation": write_fundus,
 }
 
