@@ -24,14 +24,11 @@ import highdicom
 import nibabel
 import numpy as np
 import pytest
-import torch
 from bad_volumes import BAD
 from bundle_runs import SHORT, VOLUMES, config_files, copy_bundle, load_config, run_bundle
 from ct_phantoms import ct_phantom, write_ct_data, write_nifti, write_series
 from monai.bundle import ConfigWorkflow
 from pydicom import dcmread
-
-from monai_ext.text import LabelNameEncoder, add_label_embeddings
 
 TINY: dict[str, Any] = {"max_epochs": 1, "steps_per_epoch": 1, "batch_size": 1}
 
@@ -144,7 +141,7 @@ def test_a_mask_may_begin_at_another_corner(trained: Path, data: Path, tmp_path:
         if turn < 0:
             affine = affine @ np.array([[1, 0, 0, 0], [0, -1, 0, 63], [0, 0, 1, 0], [0, 0, 0, 1]])
         write_nifti(tmp_path / name / "mask.nii.gz", spleen[:, ::turn].astype(np.uint8), affine)
-        record = {"image": "ct", "label": "mask.nii.gz"}
+        record = {"image": "ct", "label": "mask.nii.gz", "subject": "1"}
         (tmp_path / name / "list.json").write_text(json.dumps({"training": [], "test": [record]}))
         source, out = tmp_path / name / "list.json", tmp_path / name / "out"
         run_bundle(trained, "train", "evaluate", dataset_dir=source, output_dir=out)
@@ -180,16 +177,10 @@ def test_a_mask_of_another_grid_is_named(root: Path, data: Path, tmp_path: Path)
 
 
 def test_published_recipes_train(root: Path, data: Path, tmp_path: Path) -> None:
-    class Letters(LabelNameEncoder):
-        def encode(self, texts: list[str]) -> torch.Tensor:
-            return torch.tensor([[float(text.count(letter)) + 0.1 for letter in "aelnps"] for text in texts])
-
-    names = tmp_path / "labels.safetensors"
-    add_label_embeddings(names, ["spleen"], Letters(name="letters"))
     small: dict[str, Any] = {"size": "micro", "weights": "micro", "dataset_dir": data, **TINY}
-    run_bundle(root, "train", "ssam", label_embeddings=names, ckpt_dir=tmp_path / "ssam", **small)
+    run_bundle(root, "train", "ssam", ckpt_dir=tmp_path / "ssam", **small)
     described = json.loads((tmp_path / "ssam" / "adapter.json").read_text())
-    assert described["text_encoder"] == "letters" and described["adapters"][0]["method"] == "SingularValues"
+    assert described["text_encoder"] == "all-MiniLM-L6-v2" and described["adapters"][0]["method"] == "SingularValues"
     lora: dict[str, Any] = {"ckpt_dir": tmp_path / "lora", "adapters#0#rank": 4}
     run_bundle(root, "train", "sam2lora", output_dir=tmp_path / "eval", **lora, **small)
     assert json.loads((tmp_path / "lora" / "adapter.json").read_text())["adapters"][0]["method"] == "LoRA"
@@ -237,7 +228,7 @@ def test_training_evaluation_and_inference_do_not_drift_apart() -> None:
     for name in ("monai_ext.transforms.CTWindowsd", "NormalizeIntensityd"):
         given = [t for t in train["train"]["preprocessing"]["transforms"] if t["_target_"] == name]
         assert given == [t for t in seen if t["_target_"] == name]
-    back, turned, *scored = evaluate["validate#postprocessing"]["transforms"]
+    back, turned, _, *scored = evaluate["validate#postprocessing"]["transforms"]
     first, *written = inference["postprocessing"]["transforms"]
     assert scored == written
     assert back == {**first, "keys": "pred", "transform": "@validate#preprocessing"}

@@ -46,10 +46,19 @@ class Bright(torch.nn.Module):
         return torch.cat([pictures[:, :1] - 0.991, pictures[:, 1:2] - 0.703], 1)
 
 
+class Smooth(torch.nn.Module):
+    """Finds what is bright around: regions, not noise."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        around = torch.nn.functional.avg_pool2d(pictures[:, :1], 31, 1, 15)
+        return torch.cat([around - 0.6, around - 0.5], 1)
+
+
 def segment(
     source: Any,
     folder: Path,
     *,
+    network: torch.nn.Module | None = None,
     pixdim: tuple[float, ...] | None = None,
     invert: bool = True,
     report: bool = True,
@@ -69,7 +78,7 @@ def segment(
     SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(found.datalist, before), batch_size=1),
-        network=Bright(),
+        network=network or Bright(),
         inferer=VolumeSlicesInferer(inferer=SimpleInferer()),
         postprocessing=Compose([*(back if invert else []), AsDiscreted(keys="pred", threshold=0.0)]),
         val_handlers=[
@@ -213,26 +222,25 @@ def test_an_oblique_series_comes_back_in_its_slices(tmp_path: Path) -> None:
 
 def test_a_real_jpeg_2000_series_goes_in_and_comes_out_in_all_forms(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "totalsegmentator_ct" / "example_ct_dicom"
-    assert not segment(folder, tmp_path, dicom_segmentation=True, rtstruct=True).rejected
-    values = VolumeReader().get_data(folder)[0]
+    assert not segment(folder, tmp_path, network=Smooth(), dicom_segmentation=True, rtstruct=True).rejected
     mask = np.asarray(nibabel.load(tmp_path / "example_ct_dicom_mask.nii.gz").dataobj)
-    assert np.array_equal(mask, expected(values))
+    assert mask.shape == (512, 512, 20) and 0.01 < (mask > 0).mean() < 0.6
     slices = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir(), reverse=True)]
     uids = [item.file_meta.MediaStorageSOPInstanceUID for item in slices]
     segments = highdicom.seg.segread(tmp_path / "example_ct_dicom_seg.dcm")
     pixels = segments.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
-    assert np.array_equal(pixels[..., 0].transpose(2, 1, 0), values > 236)
+    assert np.array_equal(pixels.any(-1).transpose(2, 1, 0), mask > 0)
     contours = dcmread(tmp_path / "example_ct_dicom_rtstruct.dcm")
     assert contours.FrameOfReferenceUID == segments.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
     inverse = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ nibabel.load(tmp_path / "example_ct_dicom_mask.nii.gz").affine)
-    found = np.zeros(values.shape, int)
+    found = np.zeros(mask.shape, int)
     centres = np.stack(np.meshgrid(np.arange(512), np.arange(512), indexing="ij"), -1).reshape(-1, 2)
-    for contour in contours.ROIContourSequence[0].ContourSequence:
+    for contour in contours.ROIContourSequence[1].ContourSequence:
         points = np.array(contour.ContourData, float).reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
         depth = uids.index(contour.ContourImageSequence[0].ReferencedSOPInstanceUID)
         low, high = points[:, :2].min(0), points[:, :2].max(0)
         near = ((centres >= low) & (centres <= high)).all(1)
         inside = Polygon(points[:, :2]).contains_points(centres[near])
         found[centres[near][inside, 0], centres[near][inside, 1], depth] += 1
-    drawn, truth = found % 2 == 1, values > 236
+    drawn, truth = found % 2 == 1, mask > 0
     assert 2 * (drawn & truth).sum() / (drawn.sum() + truth.sum()) > 0.99
