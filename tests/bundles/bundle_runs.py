@@ -48,7 +48,12 @@ SHORT: dict[str, Any] = {
     "device": "$torch.device('cpu')",
 }
 # What else makes a bundle small.
-SMALL: dict[str, dict[str, Any]] = {"fundus_disc_cup_segmentation": {"longest_side": 96}}
+SMALL: dict[str, dict[str, Any]] = {
+    "endoscopy_scene_segmentation": {"longest_side": 64},
+    "fundus_disc_cup_segmentation": {"longest_side": 96},
+    "ultrasound_abdomen_segmentation": {"longest_side": 64},
+    "xray_finding_segmentation": {"longest_side": 64},
+}
 
 
 def write_fundus(folder: Path) -> None:
@@ -71,12 +76,27 @@ def write_discs(folder: Path) -> None:
         Image.fromarray(mask).save(path)
 
 
+def write_scenes(folder: Path, labels: int) -> None:
+    """Pictures of coloured stripes, one for each label but the last, which is never there."""
+    rng = np.random.default_rng(0)
+    mask = np.minimum(np.arange(96) * labels // 96, labels - 1).astype(np.uint8)[None].repeat(96, 0)
+    for part, names in (("training", ("1_L", "1_R", "2_L", "2_R")), ("test", ("3_L", "3_R"))):
+        for name in names:
+            noise = rng.integers(0, 60, (96, 96, 3))
+            for kind, pixels in (("images", (noise + mask[..., None] * [14, 5, 11]).astype(np.uint8)), ("masks", mask)):
+                (folder / part / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / part / kind / f"{name}.png")
+
+
 # A new bundle needs small data of its kind here; a test says so.
 SAMPLES: dict[str, Callable[[Path], None]] = {
+    "endoscopy_scene_segmentation": lambda folder: write_scenes(folder, 12),
     "fundus_disc_cup_segmentation": write_discs,
     "fundus_vessel_segmentation": write_fundus,
     "histology_gland_segmentation": write_tissue,
     "histology_nuclei_segmentation": write_tissue,
+    "ultrasound_abdomen_segmentation": lambda folder: write_scenes(folder, 8),
+    "xray_finding_segmentation": lambda folder: write_scenes(folder, 13),
 }
 
 
