@@ -52,7 +52,7 @@ CLICKS: dict[str, dict[str, tuple[float, float]]] = {
     "nuclei": {"one click": (0.664, 0.005), "three clicks": (0.77, 0.005), "box": (0.785, 0.005)},
 }
 # photograph of CHASE_DB1's test part: Dice of the vessel bundle's shipped model, without flips, with its tolerance
-PHOTOGRAPHS: dict[str, tuple[float, float]] = {"Image_11L": (0.747, 0.005), "Image_14R": (0.737, 0.005)}
+PHOTOGRAPHS: dict[str, tuple[float, float]] = {"Image_11L": (0.757, 0.005), "Image_14R": (0.748, 0.005)}
 
 
 def prepared(image: torch.Tensor) -> torch.Tensor:

@@ -132,7 +132,7 @@ def _read_mask(label: str | list[str], masks: MaskFormat, labels: Sequence[str])
 
 
 def _size_problems(record: Record, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    sizes = {name: "x".join(map(str, shape[::-1])) for name, shape in shapes.items()}
+    sizes = {name: "x".join(map(str, shape)) for name, shape in shapes.items()}
     problems = [
         f"{record['image']} and its {word} {ensure_tuple(record[name])[0]} differ in size: {sizes['image']} against "
         f"{sizes[name]}; export the {word} again at the image's size."
@@ -165,13 +165,12 @@ def _own_mask_problems(path: str, mask: np.ndarray) -> list[str]:
 def _copies(record: Record, split: str, contents: dict[str, str]) -> list[str]:
     problems = []
     for name in ("image", "label"):
-        if name in record:
-            for path in ensure_tuple(record[name]):
-                # What belongs to several images is no copy of itself.
-                with open(path, "rb") as file:
-                    digest = hashlib.sha256(file.read()).hexdigest()
-                this = f"{path} ({split})"
-                first = contents.setdefault(digest, this)
-                if first.rpartition(" (")[0] != path:
-                    problems.append(f"{this} has the same content as {first}; keep one of the two.")
+        # Of several mask files some may belong to all images.
+        if isinstance(record.get(name), str):
+            with open(record[name], "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+            this = f"{record[name]} ({split})"
+            first = contents.setdefault(digest, this)
+            if first is not this:
+                problems.append(f"{this} has the same content as {first}; keep one of the two.")
     return problems

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class DatasetLayout(ABC):
     """
 
     looks_for: str
-    masks: MaskFormat = IndexMask()
+    masks: MaskFormat = field(default_factory=IndexMask)
     subject: str = OWN_SUBJECT
     training: str = ".+"
     validation: str = ""

@@ -34,7 +34,9 @@ class PathLayout(DatasetLayout):
             subject decides.
 
     Example:
-        >>> layout = PathLayout(image=r"(s\d+)/ct\.nii\.gz", labels=(r"(s\d+)/segmentations/.+",), looks_for="s0001/ct.nii.gz")
+        >>> layout = PathLayout(
+        ...     image=r"(s\d+)/ct\.nii\.gz", labels=(r"(s\d+)/segmentations/.+",), looks_for="s0001/ct.nii.gz"
+        ... )
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> for name in ("ct.nii.gz", "segmentations/liver.nii.gz", "segmentations/spleen.nii.gz"):
@@ -66,7 +68,7 @@ class PathLayout(DatasetLayout):
                 paths = [str(root / file) for file in files] + [record["image"]] * self.masks.needs_image
                 record["label"] = paths if len(paths) > 1 else paths[0]
             yield self._told(path), record
-        for key, files in labels.items():
+        for files in labels.values():
             yield None, {"label": str(root / files[0])}
 
     def _told(self, path: str) -> str | None:

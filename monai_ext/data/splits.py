@@ -102,7 +102,8 @@ def read_splits(
     """
     Return the layout's name and the records of a folder or datalist as found, whatever is wrong with them.
 
-    A datalist that does not name a layout is called ``datalist``. ``training`` and ``test`` are always there, ``validation`` only if the data say what validates.
+    A datalist that does not name a layout is called ``datalist``. ``training`` and ``test`` are always there,
+    ``validation`` only if the data say what validates.
     """
     root = Path(os.path.abspath(Path(root).expanduser()))
     if root.is_file():

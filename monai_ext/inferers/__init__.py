@@ -14,6 +14,7 @@ from __future__ import annotations
 from monai_ext.inferers.clicks import ClickRoundsInferer
 from monai_ext.inferers.flips import FlipAverageInferer
 from monai_ext.inferers.foreground import ForegroundSlidingWindowInferer
+from monai_ext.inferers.longest_side import LongestSideInferer
 from monai_ext.inferers.prompted import PromptedInferer
 from monai_ext.inferers.slide import SlideInferer
 from monai_ext.inferers.slides import SlideSegmentation
@@ -24,6 +25,7 @@ __all__ = [
     "ClickTrialInferer",
     "FlipAverageInferer",
     "ForegroundSlidingWindowInferer",
+    "LongestSideInferer",
     "PromptedInferer",
     "SlideInferer",
     "SlideSegmentation",

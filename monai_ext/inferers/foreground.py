@@ -25,7 +25,7 @@ __all__ = ["ForegroundSlidingWindowInferer"]
 
 class ForegroundSlidingWindowInferer(SlidingWindowInferer):
     """
-    Gaussian sliding window that spends no forward pass on windows without foreground.
+    Sliding window that spends no forward pass on windows without foreground.
 
     Every window that touches the foreground is run, so inside it the result is that of MONAI's
     ``SlidingWindowInferer``; windows outside get ``background``. With ``prompts`` it also evaluates a promptable
@@ -35,7 +35,7 @@ class ForegroundSlidingWindowInferer(SlidingWindowInferer):
         roi_size: the window, (height, width) or one number for both.
         overlap: how much neighbouring windows overlap, as a part of the window, in [0, 1).
         sw_batch_size: how many windows go through the network at once.
-        mode: ``"gaussian"`` trusts the middle of a window more than its edges, ``"constant"`` all of it alike.
+        mode: ``"constant"`` averages windows alike, ``"gaussian"`` leaves nearly all to the nearest one.
         foreground: makes the mask of what is worth running, (B, 1, H, W), from the images as the network sees them,
             (B, C, H, W), e.g. :class:`monai_ext.transforms.FundusForeground`; None runs every window.
         background: the logit of windows left out.
@@ -69,7 +69,7 @@ class ForegroundSlidingWindowInferer(SlidingWindowInferer):
         roi_size: Sequence[int] | int,
         overlap: Sequence[float] | float = 0.25,
         sw_batch_size: int = 1,
-        mode: str = "gaussian",
+        mode: str = "constant",
         foreground: Callable[[Tensor], Tensor] | None = None,
         background: float = -20.0,
         prompts: Callable[[Tensor], dict[str, Tensor]] | None = None,

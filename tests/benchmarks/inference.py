@@ -72,7 +72,7 @@ def whole_image(variant: str, settings: Settings, *, source: str) -> Callable[[]
     network.register_forward_pre_hook(lambda _, inputs: windows.append(len(inputs[0])))
     window: dict[str, Any] = {"roi_size": [64 if settings.quick else 192] * 2, "sw_batch_size": 8, "overlap": 0.25}
     if variant == "monai":
-        inferer: Any = SlidingWindowInferer(**window, mode="gaussian")
+        inferer: Any = SlidingWindowInferer(**window, mode="constant")
     else:
         inferer = ForegroundSlidingWindowInferer(**window, foreground=FundusForeground())
     image, mask = _photograph(source, settings.quick)

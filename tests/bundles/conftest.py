@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_runs import BUNDLES, SAMPLES, SEGMENTATION, SHORT, config_files, copy_bundle, run_bundle
+from bundle_runs import BUNDLES, SAMPLES, SEGMENTATION, SHORT, SMALL, config_files, copy_bundle, run_bundle
 from monai.bundle import ConfigWorkflow
 
 
@@ -67,6 +67,7 @@ def make_workflow(bundle: Path, data: Path, tmp_path: Path) -> Callable[..., Con
     def make(*names: str, **overrides: Any) -> ConfigWorkflow:
         train = names[0] == "train"
         short = SHORT if train else {"image_size": SHORT["image_size"], "device": SHORT["device"]}
+        short = short | SMALL.get(bundle.name, {})
         source = data if train else data / "test" / "images"
         for embeddings in bundle.glob("labels.safetensors"):
             shutil.copy(embeddings, tmp_path)

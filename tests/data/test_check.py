@@ -161,12 +161,12 @@ PROBLEMS = [
     (
         three_values,
         "training/masks/1_seg.png has 3 values (0, 128, 255) where a mask has two, background and foreground; "
-        "export it without smoothing, not as JPEG, and with one label.",
+        "export it without smoothing, not as JPEG, and with one label, or name its labels.",
     ),
     (
         many_values,
         "training/masks/1_seg.png has 255 values (0, 1, 2, 3, 4, ...) where a mask has two, background and foreground; "
-        "export it without smoothing, not as JPEG, and with one label.",
+        "export it without smoothing, not as JPEG, and with one label, or name its labels.",
     ),
     (
         nothing_marked,
