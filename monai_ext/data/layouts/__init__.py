@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_ext.data.dataset_layout import DatasetLayout, Splits
+from monai_ext.data.dataset_layout import DatasetLayout, Splits, files_below
+from monai_ext.data.layouts.discs import DRISHTI_GS, G1020, GRAPE, IDRID, ORIGA, PAPILA, REFUGE
 from monai_ext.data.layouts.folders import FOLDERS
+from monai_ext.data.layouts.histology import DSB2018
 from monai_ext.data.layouts.vessels import CHASE_DB1, DRIVE, FIVES, HRF, STARE
 
 LAYOUTS: dict[str, DatasetLayout] = {
@@ -25,6 +27,14 @@ LAYOUTS: dict[str, DatasetLayout] = {
     "stare": STARE,
     "hrf": HRF,
     "fives": FIVES,
+    "drishti_gs": DRISHTI_GS,
+    "g1020": G1020,
+    "grape": GRAPE,
+    "idrid": IDRID,
+    "origa": ORIGA,
+    "papila": PAPILA,
+    "refuge": REFUGE,
+    "dsb2018": DSB2018,
     "folders": FOLDERS,
 }
 
@@ -47,12 +57,21 @@ def find_records(root: Path, layout: str | None = None, subject: str | None = No
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
     best: tuple[int, str, Splits] | None = None
+    paths = files_below(root)
+    refused: list[ValueError] = []
     for name in [layout] if layout else LAYOUTS:
-        found = LAYOUTS[name].find(root, subject)
+        try:
+            found = LAYOUTS[name].find(root, subject, paths)
+        except ValueError as error:
+            refused.append(error)
+            continue
         records = [record for split in found.values() for record in split if "image" in record]
         pairs = sum("label" in record for record in records)
         if records and (best is None or pairs > best[0]):
             best = pairs, name, found
+    # What one layout refuses says nothing about a set that another one knows.
+    if refused and (best is None or not best[0]):
+        raise refused[0]
     if best is None:
         tried = {layout: LAYOUTS[layout]} if layout else LAYOUTS
         looked = "".join(f"\n  {name}: {entry.looks_for}" for name, entry in tried.items())

@@ -53,13 +53,17 @@ class ValueMask(MaskFormat):
 
     def read(self, files: Sequence[Path], labels: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         (file,) = files
-        values, meta = stored_values(file, colour=self.colour)
-        found, counts = np.unique(values, return_counts=True)
-        for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-            if value not in self.known:
-                shown = tuple(value.to_bytes(3, "big")) if self.colour else value
-                raise ValueError(
-                    f"{file} must hold only {', '.join(map(str, self.known.values()))}, "
-                    f"not {shown} ({count} pixels); see its label table."
-                )
+        values, meta = self.stored(file)
+        unknown = values[~np.isin(values, list(self.known))]
+        if unknown.size:
+            value = int(unknown.min())
+            shown = tuple(value.to_bytes(3, "big")) if self.colour else value
+            raise ValueError(
+                f"{file} must hold only {', '.join(map(str, self.known.values()))}, "
+                f"not {shown} ({(unknown == value).sum()} pixels); see its label table."
+            )
         return np.stack([np.isin(values, self.values[label]) for label in labels]), meta
+
+    def stored(self, file: Path) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the file's numbers, as :func:`stored_values`; other kinds of files override it."""
+        return stored_values(file, colour=self.colour)
