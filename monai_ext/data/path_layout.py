@@ -44,6 +44,7 @@ class PathLayout(DatasetLayout):
         splits: for the splits that the folders tell, an expression searched in the image's path; elsewhere the
             subject decides.
         split_table: where a table tells the split; it comes first.
+        annotated: whether images without mask are left out, for sets that have masks of some images only.
 
     Example:
         >>> layout = PathLayout(
@@ -62,6 +63,7 @@ class PathLayout(DatasetLayout):
     labels: tuple[str, ...]
     splits: Mapping[str, str] = field(default_factory=dict)
     split_table: SplitTable | None = None
+    annotated: bool = False
 
     def records(self, root: Path, paths: Sequence[str]) -> Iterator[tuple[str | None, Record]]:
         images: dict[tuple[str, ...], str] = {}
@@ -81,6 +83,8 @@ class PathLayout(DatasetLayout):
                 files += [file for group in others for file in _belonging(key, group)]
                 absolute = [str(root / file) for file in files] + [record["image"]] * self.masks.needs_image
                 record["label"] = absolute if len(absolute) > 1 else absolute[0]
+            if self.annotated and not files:
+                continue
             yield table.get("-".join(key)) or self._told(path), record
         used = {key[:length] for key in images for length in range(len(key) + 1)}
         for key in first.keys() - used:

@@ -17,9 +17,13 @@ from pathlib import Path
 
 from monai_ext.data.dataset_layout import DatasetLayout, Splits, files_below
 from monai_ext.data.layouts.discs import DRISHTI_GS, G1020, GRAPE, IDRID, ORIGA, PAPILA, REFUGE
+from monai_ext.data.layouts.endoscopy import CHOLECSEG8K
 from monai_ext.data.layouts.folders import FOLDERS
-from monai_ext.data.layouts.histology import DSB2018
+from monai_ext.data.layouts.histology import DSB2018, GLAS, MONUSEG
+from monai_ext.data.layouts.ultrasound import AUS, RUS
 from monai_ext.data.layouts.vessels import CHASE_DB1, DRIVE, FIVES, HRF, STARE
+from monai_ext.data.layouts.volumes import BTCV, LITS, MSD, TOTALSEGMENTATOR
+from monai_ext.data.layouts.xray import CHESTXDET
 
 LAYOUTS: dict[str, DatasetLayout] = {
     "chase_db1": CHASE_DB1,
@@ -35,6 +39,16 @@ LAYOUTS: dict[str, DatasetLayout] = {
     "papila": PAPILA,
     "refuge": REFUGE,
     "dsb2018": DSB2018,
+    "glas": GLAS,
+    "monuseg": MONUSEG,
+    "btcv": BTCV,
+    "lits": LITS,
+    "msd": MSD,
+    "totalsegmentator": TOTALSEGMENTATOR,
+    "cholecseg8k": CHOLECSEG8K,
+    "aus": AUS,
+    "rus": RUS,
+    "chestxdet": CHESTXDET,
     "folders": FOLDERS,
 }
 

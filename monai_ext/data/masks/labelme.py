@@ -73,7 +73,7 @@ class LabelmeMask(MaskFormat):
                 )
             if self.labels.get(name) in channels:
                 what = f"{file}: shape {number} ({name})"
-                channels[self.labels[name]] |= fill_polygon(shape.get("points"), size, name=what)
+                channels[self.labels[name]] |= fill_polygon(shape.get("points", ()), size, name=what)
         return np.stack(list(channels.values())), {}
 
     @staticmethod
