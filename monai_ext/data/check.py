@@ -15,13 +15,15 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.utils import ensure_tuple
 
 from monai_ext.data.dataset_layout import Record, Splits
 from monai_ext.data.masks import MaskFormat
-from monai_ext.data.masks.stored import stored_values
+from monai_ext.data.masks.stored import image_volume, is_volume, stored_values
+from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import (
     SegmentationData,
@@ -33,6 +35,7 @@ from monai_ext.data.splits import (
 )
 
 SMALLEST_SIDE = 64  # pixels; no fundus camera is that coarse, thumbnails are
+_AT_ONCE = 16
 
 
 def check_data(
@@ -43,7 +46,7 @@ def check_data(
     labels: Sequence[str] = (),
 ) -> list[str]:
     """
-    Say in sentences what is wrong with a data set, all of it: every picture is read.
+    Say in sentences what is wrong with a data set, all of it: every file is read.
 
     Covers images without mask and masks without image (a test set published without any masks is fine), sizes that
     differ, masks that hold what the layout does not know, files that cannot be read, constant or very small images,
@@ -63,6 +66,18 @@ def check_data(
         >>> check_data("/no/such/folder")
         ['/no/such/folder does not exist; give the folder of a data set or a MONAI datalist (JSON).']
     """
+    return examine_data(data, layout=layout, subject=subject, labels=labels)[0]
+
+
+def examine_data(
+    data: SegmentationData | str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    subject: str | None = None,
+    labels: Sequence[str] = (),
+) -> tuple[list[str], dict[str, int]]:
+    """Do what :func:`check_data` does, and count for each label with a name the images that show it."""
+    shown: dict[str, int] = dict.fromkeys(labels, 0)
     if isinstance(data, SegmentationData):
         splits: Splits = {"training": data.training, "validation": data.validation, "test": data.test}
         masks = data.masks
@@ -72,16 +87,16 @@ def check_data(
             masks = masks_of(name)
             masks.check_labels(labels)
         except ValueError as error:
-            return [str(error)]
+            return [str(error)], shown
     problems = _pair_problems(splits) + shared_subjects(splits)
     contents: dict[str, str] = {}
-    for split, records in splits.items():
-        for record in records:
-            found = _picture_problems(record, masks, labels)
-            problems += found
-            # What is broken or empty looks alike without being copied.
-            problems += [] if found else _copies(record, split, contents)
-    return problems
+    everything = [(split, record) for split, records in splits.items() for record in records]
+    for split, record in with_progress(everything, "Checking"):
+        found = _record_problems(record, masks, labels, shown)
+        problems += found
+        # What is broken or empty looks alike without being copied.
+        problems += [] if found else _copies(record, split, contents)
+    return problems, shown
 
 
 def _pair_problems(splits: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -96,39 +111,61 @@ def _pair_problems(splits: Mapping[str, Sequence[Record]]) -> list[str]:
     return problems
 
 
-def _picture_problems(record: Record, masks: MaskFormat, labels: Sequence[str]) -> list[str]:
+def _record_problems(record: Record, masks: MaskFormat, labels: Sequence[str], shown: dict[str, int]) -> list[str]:
     problems: list[str] = []
     sizes: dict[str, tuple[int, ...]] = {}
+    affines: dict[str, np.ndarray] = {}
     for name in ("image", "label", "fov"):
         if name in record:
             try:
+                meta: dict[str, Any] = {}
                 if name == "label":
-                    sizes[name], found = _read_mask(record["label"], masks, labels)
+                    sizes[name], meta, found = _read_mask(record["label"], masks, labels, shown)
                     problems += found
+                elif is_volume(record[name]):
+                    values, meta = image_volume(Path(record[name]))
+                    sizes[name] = values.shape
                 else:
                     reader = PhotographReader(channels=3 if name == "image" else 1)
                     pixels = reader.get_data(reader.read(record[name]))[0]
                     sizes[name] = pixels.shape[:2]
                     if name == "fov" and not pixels.any():
                         problems.append(f"{record['fov']} marks no pixel as field of view; make it again.")
+                if "affine" in meta:
+                    affines[name] = meta["affine"]
             except ValueError as error:
                 problems.append(str(error))
-    return problems + (_size_problems(record, sizes) if "image" in sizes else [])
-
-
-def _read_mask(label: str | list[str], masks: MaskFormat, labels: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
-    """The mask's size, and what is wrong with what it marks."""
-    files = [Path(path) for path in ensure_tuple(label)]
-    if masks.names or len(labels) > 1:
-        channels, _ = masks.read(files, labels or masks.names)
-        own = (
-            []
-            if masks.names or channels.any()
-            else [f"{files[0]} is empty: nothing is marked; mark it or take it away."]
+    if "image" in sizes:
+        problems += _size_problems(record, sizes)
+    if len(affines) == 2 and not np.allclose(affines["image"], affines["label"], atol=1e-3):
+        problems.append(
+            f"{record['image']} and its mask {ensure_tuple(record['label'])[0]} lie at different places or have "
+            "different spacings (their affines differ); export the mask again from this volume."
         )
-        return channels.shape[1:], own
-    values, _ = stored_values(files[0])
-    return values.shape, _own_mask_problems(str(files[0]), values)
+    return problems
+
+
+def _read_mask(
+    label: str | list[str], masks: MaskFormat, labels: Sequence[str], shown: dict[str, int]
+) -> tuple[tuple[int, ...], dict[str, Any], list[str]]:
+    """The mask's size and metadata, and what is wrong with what it marks."""
+    files = [Path(path) for path in ensure_tuple(label)]
+    known = masks.names_in(files)
+    if not known and len(labels) < 2:
+        values, meta = stored_values(files[0])
+        for name in labels:
+            shown[name] += bool(values.any())
+        return values.shape, meta, _own_mask_problems(str(files[0]), values)
+    names, seen = list(labels or known), 0
+    # A few at a time: volumes with a hundred labels would fill the memory.
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start : start + _AT_ONCE]
+        channels, meta = masks.read(files, some)
+        for name, channel in zip(some, channels, strict=True):
+            shown[name] = shown.get(name, 0) + bool(channel.any())
+        seen += int(channels.any())
+    own = [] if known or seen else [f"{files[0]} is empty: nothing is marked; mark it or take it away."]
+    return channels.shape[1:], meta, own
 
 
 def _size_problems(record: Record, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -139,7 +176,7 @@ def _size_problems(record: Record, shapes: Mapping[str, tuple[int, ...]]) -> lis
         for name, word in (("label", "mask"), ("fov", "field of view"))
         if name in sizes and sizes[name] != sizes["image"]
     ]
-    if min(shapes["image"][:2]) < SMALLEST_SIDE:
+    if not is_volume(record["image"]) and min(shapes["image"]) < SMALLEST_SIDE:
         problems.append(
             f"{record['image']} is only {sizes['image']} pixels, less than {SMALLEST_SIDE} on a side; "
             "take the photograph in full size, not its thumbnail."

@@ -9,13 +9,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The commands `python -m monai_ext data check | list | phantoms`."""
+"""The commands `python -m monai_ext data check | sheet | list | phantoms`."""
 
 from __future__ import annotations
 
 import argparse
 
-from monai_ext.data.check import check_data
+from monai_ext.data.check import examine_data
 from monai_ext.data.layouts import LAYOUTS
 from monai_ext.data.splits import SegmentationData, write_datalist
 
@@ -27,7 +27,15 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 
     check = commands.add_parser("check", help="say in sentences what is wrong with a data set")
     _add_source(check)
+    _add_labels(check)
     check.set_defaults(run=_check)
+
+    sheet = commands.add_parser("sheet", help="draw images with their masks on one sheet")
+    _add_source(sheet)
+    sheet.add_argument("out", metavar="OUT.png", help="the picture to write")
+    _add_labels(sheet)
+    sheet.add_argument("--count", type=int, default=24, help="images to draw, spread over all (default: 24)")
+    sheet.set_defaults(run=_sheet)
 
     listing = commands.add_parser("list", help="write a MONAI datalist with training, validation and test")
     _add_source(listing)
@@ -53,14 +61,32 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels", nargs="+", default=[], metavar="NAME", help="names of one's own labels; the public sets know theirs"
+    )
+
+
 def _check(args: argparse.Namespace) -> int:
-    problems = check_data(args.folder, layout=args.layout, subject=args.subject)
+    problems, shown = examine_data(args.folder, layout=args.layout, subject=args.subject, labels=args.labels)
     if problems:
         print(*problems, sep="\n")
         return 1
     data = SegmentationData(root=args.folder, layout=args.layout, validation=0, subject=args.subject)
     print(f"{args.folder} is in order: {_counts(data)}.")
+    if shown:
+        print(f"Images that show it: {', '.join(f'{name} {count}' for name, count in shown.items())}.")
     return 0
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    from monai_ext.data.sheet import write_sheet
+
+    problems = write_sheet(
+        args.folder, args.out, layout=args.layout, subject=args.subject, labels=args.labels, count=args.count
+    )
+    print(f"{args.out} shows images of {args.folder}.", *problems, sep="\n")
+    return 1 if problems else 0
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,31 +58,38 @@ class DatasetLayout(ABC):
     licence: str = ""
 
     @abstractmethod
-    def records(self, root: Path) -> Iterator[tuple[str | None, Record]]:
+    def records(self, root: Path, paths: Sequence[str]) -> Iterator[tuple[str | None, Record]]:
         """
         List what lies below ``root``: the split, or None where the subject decides it, and a record.
 
-        A record has the path ``image``, ``label`` (a path, or a list of them) and perhaps ``fov``. An image without
-        mask has no ``label``; a mask without image is a record that has nothing but its ``label``.
+        A record has the path ``image``, ``label`` (a path, or a list of them), perhaps ``fov``, and ``subject`` if the
+        image's path does not say it. An image without mask has no ``label``; a mask without image is a record that has
+        nothing but its ``label``.
+
+        Args:
+            root: the folder of the data set.
+            paths: all files below it, as :func:`files_below` lists them.
         """
 
-    def find(self, root: Path, subject: str | None = None) -> Splits:
+    def find(self, root: Path, subject: str | None = None, paths: Sequence[str] | None = None) -> Splits:
         """
         List what lies below ``root`` as ``training``, ``validation`` and ``test``, with the records' ``subject``.
 
         Args:
             root: the folder of the data set.
             subject: regular expression in place of the layout's own.
+            paths: what :func:`files_below` lists, if it was called already.
 
         Raises:
             ValueError: two files claim to be the same image or mask, or pictures are still packed.
         """
         found: Splits = {"training": [], "validation": [], "test": []}
-        for split, record in self.records(root):
+        for split, record in self.records(root, files_below(root) if paths is None else paths):
             if "image" in record:
                 path = Path(record["image"]).relative_to(root).as_posix()
                 split = split or self._split_of(self.subject_of(path))
-                record["subject"] = self.subject_of(path, subject)
+                if subject or "subject" not in record:
+                    record["subject"] = self.subject_of(path, subject)
             found[split or "training"].append(record)
         return found
 
@@ -102,3 +110,13 @@ class DatasetLayout(ABC):
             if re.fullmatch(getattr(self, split), subject):
                 return split
         return "test"
+
+
+def files_below(root: Path) -> list[str]:
+    """All files below a folder, in order, as posix paths relative to it; hidden ones are left out."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        place = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
+        found += [f"{place}{name}" for name in sorted(files) if not name.startswith(".")]
+    return found

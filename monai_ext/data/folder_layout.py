@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class FolderLayout(DatasetLayout):
     label: str | None = None
     fov: str | None = None
 
-    def records(self, root: Path) -> Iterator[tuple[str | None, Record]]:
+    def records(self, root: Path, paths: Sequence[str]) -> Iterator[tuple[str | None, Record]]:
         for place in self.places:
             for record in self._records(root, place):
                 yield place.split, record

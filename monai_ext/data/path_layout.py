@@ -11,14 +11,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from monai_ext.data.dataset_layout import DatasetLayout, Record
+from monai_ext.data.tables import read_column
+
+
+class SplitTable(NamedTuple):
+    """A CSV file with the split of every image: its path, the column with the image, that with the split, its words."""
+
+    file: str
+    image: str
+    split: str
+    words: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +37,14 @@ class PathLayout(DatasetLayout):
     Images and their mask files anywhere below the root, found by regular expressions for their whole paths.
 
     Args:
-        image: an image's path below the root; the groups, joined by `-`, are the key that pairs it.
-        labels: paths of mask files. Those with the key of an image belong to it; a file whose expression has no groups
-            belongs to all images, as one JSON with all annotations does.
+        image: an image's path below the root; the groups are the key that pairs it.
+        labels: paths of mask files. Those with the key of an image belong to it; a file with fewer groups belongs to
+            all images whose keys begin with them, as one JSON with all annotations does. An image has a mask if a file
+            of the first expression belongs to it; the others add to it.
         splits: for the splits that the folders tell, an expression searched in the image's path; elsewhere the
             subject decides.
+        split_table: where a table tells the split; it comes first.
+        annotated: whether images without mask are left out, for sets that have masks of some images only.
 
     Example:
         >>> layout = PathLayout(
@@ -42,43 +55,66 @@ class PathLayout(DatasetLayout):
         >>> for name in ("ct.nii.gz", "segmentations/liver.nii.gz", "segmentations/spleen.nii.gz"):
         ...     (root / "s0001" / name).parent.mkdir(parents=True, exist_ok=True)
         ...     (root / "s0001" / name).touch()
-        >>> [[Path(path).name for path in record["label"]] for _, record in layout.records(root)]
+        >>> [[Path(path).name for path in record["label"]] for record in layout.find(root)["training"]]
         [['liver.nii.gz', 'spleen.nii.gz']]
     """
 
     image: str
     labels: tuple[str, ...]
     splits: Mapping[str, str] = field(default_factory=dict)
+    split_table: SplitTable | None = None
+    annotated: bool = False
 
-    def records(self, root: Path) -> Iterator[tuple[str | None, Record]]:
-        images: dict[str, str] = {}
-        labels: dict[str, list[str]] = defaultdict(list)
-        for path in _paths(root):
+    def records(self, root: Path, paths: Sequence[str]) -> Iterator[tuple[str | None, Record]]:
+        images: dict[tuple[str, ...], str] = {}
+        for path in paths:
             if match := re.fullmatch(self.image, path):
-                key = "-".join(match.groups(""))
+                key = match.groups("")
                 if key in images:
                     raise ValueError(f"{root / images[key]} and {root / path} are the same image; keep one of them.")
                 images[key] = path
-            for match in filter(None, (re.fullmatch(label, path) for label in self.labels)):
-                labels["-".join(match.groups(""))].append(path)
-        shared = labels.pop("", [])
+        if not images:
+            return
+        first, *others = (self._by_key(pattern, paths) for pattern in self.labels)
+        table = self._split_table(root, paths)
         for key, path in images.items():
             record: Record = {"image": str(root / path)}
-            if files := labels.pop(key, []) + shared:
-                paths = [str(root / file) for file in files] + [record["image"]] * self.masks.needs_image
-                record["label"] = paths if len(paths) > 1 else paths[0]
-            yield self._told(path), record
-        for files in labels.values():
-            yield None, {"label": str(root / files[0])}
+            if files := _belonging(key, first):
+                files += [file for group in others for file in _belonging(key, group)]
+                absolute = [str(root / file) for file in files] + [record["image"]] * self.masks.needs_image
+                record["label"] = absolute if len(absolute) > 1 else absolute[0]
+            if self.annotated and not files:
+                continue
+            yield table.get("-".join(key)) or self._told(path), record
+        used = {key[:length] for key in images for length in range(len(key) + 1)}
+        for key in first.keys() - used:
+            yield None, {"label": str(root / first[key][0])}
+
+    @staticmethod
+    def _by_key(pattern: str, paths: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+        found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for path in paths:
+            if match := re.fullmatch(pattern, path):
+                found[match.groups("")].append(path)
+        return found
+
+    def _split_table(self, root: Path, paths: Sequence[str]) -> dict[str, str]:
+        table = self.split_table
+        file = next((path for path in paths if table and re.fullmatch(table.file, path)), None)
+        if not table or file is None:
+            return {}
+        column = read_column(root / file, table.image, table.split)
+        unknown = sorted(set(column.values()) - set(table.words))
+        if unknown:
+            raise ValueError(
+                f"{root / file}: `{table.split}` must be of {', '.join(table.words)}, not {', '.join(unknown)}; "
+                "copy it again from its source."
+            )
+        return {Path(image).stem: table.words[word] for image, word in column.items()}
 
     def _told(self, path: str) -> str | None:
         return next((split for split, pattern in self.splits.items() if re.search(pattern, path)), None)
 
 
-def _paths(root: Path) -> Iterator[str]:
-    """All files below the root, in order, as posix paths relative to it; hidden ones are left out."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(folder, name).relative_to(root).as_posix()
+def _belonging(key: tuple[str, ...], files: Mapping[tuple[str, ...], list[str]]) -> list[str]:
+    return [file for length in range(len(key), -1, -1) for file in files.get(key[:length], ())]

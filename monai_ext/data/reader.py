@@ -120,6 +120,22 @@ def mask_pixels(path: Path, *, colour: bool = False) -> np.ndarray:
     return np.moveaxis(_as_colours(picture) if colour else _as_mask(picture), 0, 1)
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """
+    Width and height of a picture as :class:`PhotographReader` reads it, upright; only its head is read.
+
+    Raises:
+        ValueError: the file is no picture.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path} must be an image ({', '.join(_FORMATS)}), but cannot be opened: {error}.") from error
+    return (height, width) if turned else (width, height)
+
+
 @dataclass(frozen=True)
 class _Picture:
     """What a file holds: upright ``(H, W)`` or ``(H, W, 3)`` pixels; ``white`` in these pixels and in the file."""

@@ -186,7 +186,9 @@ def test_real_sets(shared_data: Path):
     hrf = SegmentationData(root=shared_data / "hrf", validation=0)
     assert (hrf.layout, len(hrf.training), len(hrf.test)) == ("hrf", 15, 0)
     disc = SegmentationData(root=shared_data / "idrid_disc")
-    assert (disc.layout, len(disc.training), len(disc.validation)) == ("folders", 9, 3)
+    assert (disc.layout, len(disc.training), len(disc.validation)) == ("idrid", 9, 3)
+    nuclei = SegmentationData(root=shared_data / "dsb2018_stained")
+    assert (nuclei.layout, len(nuclei.training), len(nuclei.validation)) == ("dsb2018", 63, 16)
 
 
 def test_packed_pictures_say_how_to_unpack(tmp_path: Path):

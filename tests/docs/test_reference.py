@@ -28,7 +28,8 @@ from monai.bundle import ConfigParser
 
 from monai_ext import adapters, losses, networks
 from monai_ext.__main__ import COMMANDS
-from monai_ext.data.layouts import LAYOUTS
+from monai_ext.data.dataset_layout import DatasetLayout
+from monai_ext.data.layouts import LAYOUTS, vessels
 from monai_ext.handlers.report import SCORES
 from monai_ext.handlers.results import COLUMNS
 from monai_ext.handlers.volume_report import VOLUME_SCORES
@@ -155,12 +156,17 @@ def test_parameters_of_micro() -> None:
 
 
 def test_layouts() -> None:
-    page, licences = read("docs/reference/data-layouts.md"), (CONFIGS.parent / "docs/data_license.txt").read_text()
+    page = read("docs/reference/data-layouts.md")
     for name, layout in LAYOUTS.items():
         text = section(page, f"`{name}`")
         for fact in (layout.looks_for, layout.split, layout.licence, layout.page):
             assert fact in text, name
-        assert not layout.page or f"{layout.licence}\n  {layout.page}\n" in licences, name
+
+
+def test_licences_of_vessel_sets() -> None:
+    licences = (CONFIGS.parent / "docs/data_license.txt").read_text()
+    for layout in (entry for entry in vars(vessels).values() if isinstance(entry, DatasetLayout)):
+        assert f"{layout.licence}\n  {layout.page}\n" in licences, layout.page
 
 
 def test_commands() -> None:

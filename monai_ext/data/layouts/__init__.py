@@ -15,9 +15,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_ext.data.dataset_layout import DatasetLayout, Splits
+from monai_ext.data.dataset_layout import DatasetLayout, Splits, files_below
+from monai_ext.data.layouts.discs import DRISHTI_GS, G1020, GRAPE, IDRID, ORIGA, PAPILA, REFUGE
+from monai_ext.data.layouts.endoscopy import CHOLECSEG8K
 from monai_ext.data.layouts.folders import FOLDERS
+from monai_ext.data.layouts.histology import DSB2018, GLAS, MONUSEG
+from monai_ext.data.layouts.ultrasound import AUS, RUS
 from monai_ext.data.layouts.vessels import CHASE_DB1, DRIVE, FIVES, HRF, STARE
+from monai_ext.data.layouts.volumes import BTCV, LITS, MSD, TOTALSEGMENTATOR
+from monai_ext.data.layouts.xray import CHESTXDET
 
 LAYOUTS: dict[str, DatasetLayout] = {
     "chase_db1": CHASE_DB1,
@@ -25,6 +31,24 @@ LAYOUTS: dict[str, DatasetLayout] = {
     "stare": STARE,
     "hrf": HRF,
     "fives": FIVES,
+    "drishti_gs": DRISHTI_GS,
+    "g1020": G1020,
+    "grape": GRAPE,
+    "idrid": IDRID,
+    "origa": ORIGA,
+    "papila": PAPILA,
+    "refuge": REFUGE,
+    "dsb2018": DSB2018,
+    "glas": GLAS,
+    "monuseg": MONUSEG,
+    "btcv": BTCV,
+    "lits": LITS,
+    "msd": MSD,
+    "totalsegmentator": TOTALSEGMENTATOR,
+    "cholecseg8k": CHOLECSEG8K,
+    "aus": AUS,
+    "rus": RUS,
+    "chestxdet": CHESTXDET,
     "folders": FOLDERS,
 }
 
@@ -47,12 +71,21 @@ def find_records(root: Path, layout: str | None = None, subject: str | None = No
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
     best: tuple[int, str, Splits] | None = None
+    paths = files_below(root)
+    refused: list[ValueError] = []
     for name in [layout] if layout else LAYOUTS:
-        found = LAYOUTS[name].find(root, subject)
+        try:
+            found = LAYOUTS[name].find(root, subject, paths)
+        except ValueError as error:
+            refused.append(error)
+            continue
         records = [record for split in found.values() for record in split if "image" in record]
         pairs = sum("label" in record for record in records)
         if records and (best is None or pairs > best[0]):
             best = pairs, name, found
+    # What one layout refuses says nothing about a set that another one knows.
+    if refused and (best is None or not best[0]):
+        raise refused[0]
     if best is None:
         tried = {layout: LAYOUTS[layout]} if layout else LAYOUTS
         looked = "".join(f"\n  {name}: {entry.looks_for}" for name, entry in tried.items())

@@ -14,8 +14,25 @@
 from __future__ import annotations
 
 from monai_ext.data.masks.base import MaskFormat
+from monai_ext.data.masks.chestxdet import ChestXDetMask
+from monai_ext.data.masks.contours import ContourMask
+from monai_ext.data.masks.decathlon import DecathlonMask
 from monai_ext.data.masks.files import FileMask
+from monai_ext.data.masks.imagescope import ImageScopeMask
 from monai_ext.data.masks.index import IndexMask
+from monai_ext.data.masks.labelme import LabelmeMask
+from monai_ext.data.masks.matlab import MatlabMask
 from monai_ext.data.masks.values import ValueMask
 
-__all__ = ["FileMask", "IndexMask", "MaskFormat", "ValueMask"]
+__all__ = [
+    "ChestXDetMask",
+    "ContourMask",
+    "DecathlonMask",
+    "FileMask",
+    "ImageScopeMask",
+    "IndexMask",
+    "LabelmeMask",
+    "MaskFormat",
+    "MatlabMask",
+    "ValueMask",
+]

@@ -50,6 +50,10 @@ class MaskFormat(ABC):
             ValueError: a file cannot be read or holds what the format does not know.
         """
 
+    def names_in(self, files: Sequence[Path]) -> tuple[str, ...]:
+        """Return the labels that an image's mask files know, for formats whose files name them."""
+        return self.names
+
     def check_labels(self, labels: Sequence[str]) -> None:
         """Raise a ValueError if the format has names and a label is none of them."""
         unknown = [label for label in labels if self.names and label not in self.names]

@@ -29,11 +29,12 @@ class FileMask(MaskFormat):
     A label without file is absent from the image.
 
     Args:
-        patterns: for each label a regular expression that is searched in the names of its files.
+        patterns: for each label a regular expression that is searched in the names of its files. None: the files bear
+            the labels' names (``liver.nii.gz``), and a label without file is an error.
         above: a file marks the pixels whose value is greater; soft maps of several graders need more than 0.
 
     Raises:
-        ValueError: the files differ in size or affine.
+        ValueError: the files differ in size or affine; without patterns, no file bears the label's name.
 
     Example:
         >>> import tempfile
@@ -46,17 +47,21 @@ class FileMask(MaskFormat):
         [[0, 1, 1], [0, 0, 1]]
     """
 
-    def __init__(self, *, patterns: Mapping[str, str], above: int = 0) -> None:
-        self.patterns = dict(patterns)
-        self.names = tuple(patterns)
+    def __init__(self, *, patterns: Mapping[str, str] | None = None, above: int = 0) -> None:
+        self.patterns = patterns
+        self.names = tuple(patterns or ())
         self.above = above
 
     def read(self, files: Sequence[Path], labels: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         channels: dict[str, np.ndarray] = {}
         meta: dict[str, Any] = {}
         first: Path | None = None
+        absent = sorted(set(labels) - set(self.names_in(files)))
+        if absent:
+            known = ", ".join(self.names_in(files))
+            raise ValueError(f"{files[0].parent} must hold masks of {', '.join(absent)}, but holds {known}.")
         for file in files:
-            chosen = [label for label in labels if re.search(self.patterns[label], file.name)]
+            chosen = [label for label in labels if self._belongs(file, label)]
             if not chosen and first is not None:
                 continue
             values, its_meta = stored_values(file)
@@ -71,3 +76,11 @@ class FileMask(MaskFormat):
             for label in chosen:
                 channels[label] |= values > self.above
         return np.stack(list(channels.values())), meta
+
+    def names_in(self, files: Sequence[Path]) -> tuple[str, ...]:
+        return self.names or tuple(file.name.partition(".")[0] for file in files)
+
+    def _belongs(self, file: Path, label: str) -> bool:
+        if self.patterns is None:
+            return file.name.partition(".")[0] == label
+        return re.search(self.patterns[label], file.name) is not None

@@ -30,9 +30,10 @@ class ValueMask(MaskFormat):
     Args:
         values: for each label the grey values, or the colours (R, G, B), that belong to it.
         others: values that occur and belong to no label.
+        between: share of the pixels that may hold other values, as at smoothed borders; they take the nearest one.
 
     Raises:
-        ValueError: a mask holds a value that is in neither.
+        ValueError: more of a mask holds values that are in neither.
 
     Example:
         >>> import tempfile
@@ -44,7 +45,10 @@ class ValueMask(MaskFormat):
         [[1, 1, 0], [1, 0, 0]]
     """
 
-    def __init__(self, *, values: Mapping[str, Sequence[Value]], others: Sequence[Value] = (0,)) -> None:
+    def __init__(
+        self, *, values: Mapping[str, Sequence[Value]], others: Sequence[Value] = (0,), between: float = 0
+    ) -> None:
+        self.between = between
         self.values = {name: tuple(map(encoded, its)) for name, its in values.items()}
         self.names = tuple(values)
         everything = [*others, *(value for its in values.values() for value in its)]
@@ -53,13 +57,26 @@ class ValueMask(MaskFormat):
 
     def read(self, files: Sequence[Path], labels: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
         (file,) = files
-        values, meta = stored_values(file, colour=self.colour)
-        found, counts = np.unique(values, return_counts=True)
-        for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-            if value not in self.known:
-                shown = tuple(value.to_bytes(3, "big")) if self.colour else value
-                raise ValueError(
-                    f"{file} must hold only {', '.join(map(str, self.known.values()))}, "
-                    f"not {shown} ({count} pixels); see its label table."
-                )
+        values, meta = self.stored(file)
+        where = ~np.isin(values, list(self.known))
+        unknown = values[where]
+        if unknown.size > self.between * values.size:
+            value = int(unknown.min())
+            shown = tuple(value.to_bytes(3, "big")) if self.colour else value
+            raise ValueError(
+                f"{file} must hold only {', '.join(map(str, self.known.values()))}, "
+                f"not {shown} ({(unknown == value).sum()} pixels); see its label table."
+            )
+        if unknown.size:
+            values[where] = self._nearest(unknown)
         return np.stack([np.isin(values, self.values[label]) for label in labels]), meta
+
+    def stored(self, file: Path) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the file's numbers, as :func:`stored_values`; other kinds of files override it."""
+        return stored_values(file, colour=self.colour)
+
+    def _nearest(self, values: np.ndarray) -> np.ndarray:
+        found, where = np.unique(values, return_inverse=True)
+        known = np.array(list(self.known), values.dtype)
+        steps = [np.abs((found[:, None] >> shift & 255) - (known >> shift & 255)) for shift in (16, 8, 0)]
+        return known[np.argmin(sum(steps), axis=1)][where]

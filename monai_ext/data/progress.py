@@ -1,0 +1,28 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_SHOW_FROM = 20
+
+
+def with_progress(items: Sequence[Item], doing: str) -> Iterable[Item]:
+    """Go through images with a progress bar, if there are enough of them to wait for."""
+    if len(items) < _SHOW_FROM:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc=doing, unit="image")
