@@ -90,12 +90,14 @@ def examine_data(
             return [str(error)], shown
     problems = _pair_problems(splits) + shared_subjects(splits)
     contents: dict[str, str] = {}
+    # Frames of a public video may have equal masks.
+    compared = ("image",) if masks.names else ("image", "label")
     everything = [(split, record) for split, records in splits.items() for record in records]
     for split, record in with_progress(everything, "Checking"):
         found = _record_problems(record, masks, labels, shown)
         problems += found
         # What is broken or empty looks alike without being copied.
-        problems += [] if found else _copies(record, split, contents)
+        problems += [] if found else _copies(record, split, contents, compared)
     return problems, shown
 
 
@@ -199,9 +201,9 @@ def _own_mask_problems(path: str, mask: np.ndarray) -> list[str]:
     return []
 
 
-def _copies(record: Record, split: str, contents: dict[str, str]) -> list[str]:
+def _copies(record: Record, split: str, contents: dict[str, str], names: Sequence[str]) -> list[str]:
     problems = []
-    for name in ("image", "label"):
+    for name in names:
         # Of several mask files some may belong to all images.
         if isinstance(record.get(name), str):
             with open(record[name], "rb") as file:
