@@ -27,11 +27,11 @@ _SHOW_PROGRESS_FROM = 21
 
 class VolumeSlicesInferer(Inferer):
     """
-    Segment a volume slice by slice with an inferer for pictures, in memory that does not grow with the slices.
+    Segment a volume slice by slice with any inferer for pictures: beside the result, memory does not grow with it.
 
-    MONAI's ``SliceInferer`` runs plain windows only and holds a padded copy of the volume and a map of counts beside
-    the result. Here a few slices at a time go through any inferer for pictures, with its foreground and its simulated
-    prompts, and only the result is as large as the volume. Slices are upright: rows run along y.
+    MONAI's ``SliceInferer`` needs as little memory, but it runs plain windows only. Here a few slices at a time go
+    through an inferer of one's choice, with its foreground and its simulated prompts. Slices are upright: rows run
+    along y.
 
     Args:
         inferer: takes images (B, C, H, W), e.g. :class:`ForegroundSlidingWindowInferer`.

@@ -43,6 +43,7 @@ import pytest
 import tifffile
 import torch
 from base_sources import write_sources
+from bundle_runs import write_discs, write_scenes
 from ct_phantoms import write_ct_data, write_nifti, write_series
 from documents import BUNDLES, DOCUMENTS, ROOT, blocks, read
 from monai.bundle import ConfigParser
@@ -66,6 +67,8 @@ SKIPS = {
 OFFICIAL = {"tiny": "sam2.1_hiera_tiny", "large": "sam2.1_hiera_large"}
 OURS = ("fingerprint", "class_tokens.weight")
 DEMO = "--epochs 1 --steps 1 --size 96"
+# Folders that the commands of the bundles' documents name.
+DATA = ("eyes", "photographs", "discs", "pictures", "organs", "ct", "volumes", "tissue", "tiles", "slides")
 WITH_CODE = [document for document in DOCUMENTS if blocks(read(document))]
 
 
@@ -81,6 +84,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for path in chosen:
                 (folder / "eyes" / kind / path.name).rename(folder / "eyes" / part / kind / path.name)
     shutil.copytree(folder / "eyes/test/images", folder / "photographs")
+    write_discs(folder / "discs")
+    write_scenes(folder / "pictures", 8)
+    write_scenes(folder / "organs", 2)
     write_ct_data(folder / "ct")
     write_nifti(folder / "volumes" / "case.nii.gz")
     write_series(folder / "volumes" / "series")
@@ -141,7 +147,7 @@ def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if document.startswith("bundles/"):  # these commands run in the folder of their bundle
         monkeypatch.chdir(workspace / Path(document).parents[1])
-        for data in ("eyes", "photographs", "ct", "volumes", "tissue", "tiles", "slides"):
+        for data in DATA:
             shutil.copytree(workspace / data, data)
         Path("minilm").symlink_to((workspace / "minilm").resolve())
     if Path(document).is_relative_to("bundles/sam2_micro_pretraining"):
