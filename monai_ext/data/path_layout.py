@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +82,8 @@ class PathLayout(DatasetLayout):
             record: Record = {"image": str(root / path)}
             if files := _belonging(key, first):
                 files += [file for group in others for file in _belonging(key, group)]
-                absolute = [str(root / file) for file in files] + [record["image"]] * self.masks.needs_image
+                # Path objects would take longer than the whole search where there are a hundred thousand files.
+                absolute = [os.path.join(root, file) for file in files] + [record["image"]] * self.masks.needs_image
                 record["label"] = absolute if len(absolute) > 1 else absolute[0]
             if self.annotated and not files:
                 continue

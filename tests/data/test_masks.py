@@ -118,7 +118,7 @@ BAD: list[tuple[MaskFormat, str, Callable[[Path], None], str]] = [
     (FINDING, "all.json", finding(syms=["Cyst"]), "findings of 1.png must be of Mass, not 'Cyst'"),
     (FINDING, "all.json", finding(syms=["Mass", "Mass"]), "as many `polygons`"),
     (FINDING, "all.json", finding(polygons=[[[1, 2]]]), "polygon 1 of 1.png .Mass. must have three vertices"),
-    (COLOUR, "1_mask.png", colours(11), "must hold only .100, 0, 100., .0, 0, 0., not .90, 5, 100. .11 pixels."),
+    (COLOUR, "1_mask.png", colours(11), "must hold only .0, 0, 0., .100, 0, 100., not .90, 5, 100. .11 pixels."),
 ]
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,15 @@ def test_a_set_may_lie_deeper(folder: str, tmp_path: Path):
     assert split_sizes(SegmentationData(root=tmp_path / folder, validation=0)) == (2, 0, 3)
 
 
-def test_idrid_and_drishti_have_flat_copies(tmp_path: Path):
+def test_a_folder_is_walked_once(written: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    walked: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: walked.append(str(top)) or walk(top))
+    SegmentationData(root=written["DSB2018"], validation=0)
+    assert walked == [str(written["DSB2018"])]
+
+
+def test_idrid_has_a_flat_copy(tmp_path: Path):
     picture(tmp_path / "images/IDRiD_01.jpg")
     save(square(OUTER), tmp_path / "masks/IDRiD_01_OD.tif")
     assert SegmentationData(root=tmp_path, validation=0).layout == "idrid"
