@@ -49,8 +49,9 @@ class PolygonWriter(AbstractContextManager["PolygonWriter"]):
         >>> path = Path(tempfile.mkdtemp()) / "tile.geojson"
         >>> with PolygonWriter(path, kind="detection") as polygons:
         ...     polygons.add(np.eye(1, 4, dtype=bool), label="nucleus", colour=(0, 255, 255), corner=(10, 20))
-        >>> json.loads(path.read_text())["features"][0]["geometry"]["coordinates"]
-        [[[11.0, 20.0], [10.0, 20.0], [10.0, 21.0], [11.0, 21.0], [11.0, 20.0]]]
+        >>> (ring,) = json.loads(path.read_text())["features"][0]["geometry"]["coordinates"]
+        >>> sorted(ring[1:])
+        [[10.0, 20.0], [10.0, 21.0], [11.0, 20.0], [11.0, 21.0]]
     """
 
     def __init__(self, path: str | os.PathLike[str], *, kind: str = "annotation") -> None:

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
 # The base has no labels, no photographs of its own and no test split: its tests are in test_pretraining.py.
 BASE = ROOT / "bundles" / "sam2_micro_pretraining"
+VESSELS = ROOT / "bundles" / "fundus_vessel_segmentation"
 # What it reads and writes are volumes: its tests are in test_ct.py.
 VOLUMES = ROOT / "bundles" / "ct_organ_segmentation"
 SEGMENTATION = [bundle for bundle in BUNDLES if bundle not in (BASE, VOLUMES)]

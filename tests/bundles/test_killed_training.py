@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle_runs import BUNDLES, ROOT, SAMPLES
+from bundle_runs import ROOT, SAMPLES, VESSELS
 
 KILLS = 10
 
@@ -30,7 +30,7 @@ def load(path: Path) -> Any:
 
 
 def test_a_training_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
-    SAMPLES[BUNDLES[0].name](tmp_path / "data")
+    SAMPLES[VESSELS.name](tmp_path / "data")
     sigkill = ROOT / "tests" / "handlers" / "sigkill.py"
     training = f"{Path(__file__).parent / 'short_training.py'}:train"
     command = [sys.executable, sigkill, training, tmp_path, "--kills", str(KILLS)]

@@ -13,9 +13,9 @@
 
 from __future__ import annotations
 
-from monai_ext.data.folder_layout import FolderLayout, Place
+from monai_ext.data.picture_layout import PictureLayout, Place
 
-FOLDERS = FolderLayout(
+FOLDERS = PictureLayout(
     places=tuple(
         Place(split, f"{folder}images", (f"{folder}masks", f"{folder}labels"), f"{folder}fov")
         for split, folder in (

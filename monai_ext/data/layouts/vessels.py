@@ -13,9 +13,9 @@
 
 from __future__ import annotations
 
-from monai_ext.data.folder_layout import FolderLayout, Place
+from monai_ext.data.picture_layout import PictureLayout, Place
 
-CHASE_DB1 = FolderLayout(
+CHASE_DB1 = PictureLayout(
     places=(
         Place("training", "training/images", ("training/mask",), "fov"),
         Place("test", "test/images", ("test/mask",), "fov"),
@@ -33,7 +33,7 @@ CHASE_DB1 = FolderLayout(
     licence="CC BY 4.0",
 )
 
-DRIVE = FolderLayout(
+DRIVE = PictureLayout(
     places=(
         Place("training", "training/images", ("training/1st_manual",), "training/mask"),
         Place("test", "test/images", ("test/1st_manual",), "test/mask"),
@@ -49,7 +49,7 @@ DRIVE = FolderLayout(
     licence="research and education only, no redistribution",
 )
 
-STARE = FolderLayout(
+STARE = PictureLayout(
     places=(Place(None, "stare-images", ("labels-ah",)), Place(None, ".", (".",))),
     looks_for="stare-images/im0001.ppm with labels-ah/im0001.ah.ppm, or both in one folder, unpacked",
     image=r"(im\d{4})",
@@ -62,7 +62,7 @@ STARE = FolderLayout(
     licence="none stated",
 )
 
-HRF = FolderLayout(
+HRF = PictureLayout(
     places=(Place(None, "images", ("manual1", "mask"), "mask"),),
     looks_for="images/01_h.jpg with manual1/01_h.tif and mask/01_h_mask.tif, or with its vessels as mask/01_h.tif",
     image=r"(\d\d_(?:h|dr|g))",
@@ -76,7 +76,7 @@ HRF = FolderLayout(
     licence="CC BY 4.0",
 )
 
-FIVES = FolderLayout(
+FIVES = PictureLayout(
     places=(
         Place("training", "train/Original", ("train/Ground truth",)),
         Place("test", "test/Original", ("test/Ground truth",)),

@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderLayout(DatasetLayout):
+class PictureLayout(DatasetLayout):
     r"""
     Pictures in some folders, one mask for each in others, paired by name.
 
@@ -42,7 +42,7 @@ class FolderLayout(DatasetLayout):
         fov: the same for the field of view.
 
     Example:
-        >>> layout = FolderLayout(places=(Place(None, "images", ("masks",)),), looks_for="images/ with masks/")
+        >>> layout = PictureLayout(places=(Place(None, "images", ("masks",)),), looks_for="images/ with masks/")
         >>> layout.subject_of("images/Image_01L.jpg")
         'Image_01'
     """
