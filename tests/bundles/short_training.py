@@ -21,7 +21,7 @@ from pathlib import Path
 # Imported before the forks, so that each of them is quick.
 import tensorboard
 import torch.utils.tensorboard
-from bundle_runs import SEGMENTATION, run_bundle
+from bundle_runs import VESSELS, run_bundle
 from sam2.modeling.backbones import hieradet
 
 from monai_ext.handlers import curves
@@ -30,9 +30,9 @@ __all__ = ["hieradet", "tensorboard", "torch", "train"]
 
 
 def train(folder: Path) -> None:
-    """Train the first bundle on the data beside the folder."""
+    """Train the vessel bundle on the data beside the folder."""
     logging.disable()
     warnings.simplefilter("ignore")
     curves.draw_curves = lambda history, path: None  # most of the time of a run, and nothing depends on it
     short = {"image_size": 64, "enlarge": 1, "max_epochs": 3, "batch_size": 1, "validate#inferer#sw_batch_size": 4}
-    run_bundle(SEGMENTATION[0], "train", bundle_root=folder, dataset_dir=folder.parent / "data", **short)
+    run_bundle(VESSELS, "train", bundle_root=folder, dataset_dir=folder.parent / "data", **short)
