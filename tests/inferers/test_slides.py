@@ -135,7 +135,7 @@ def test_several_labels(tmp_path: Path) -> None:
 def test_glass_is_skipped(tmp_path: Path) -> None:
     red = write_slide(tmp_path / "one.tif", (600, 800))
     pixels = np.full((1500, 2000, 3), 235, np.uint8)
-    pixels[:600, :800] = (235, 205, 225)  # pale tissue; red spots on glass would be dust
+    pixels[:600, :800] = (235, 190, 120)  # tissue between the red; spots on glass would be dust
     pixels[:600, :800][red] = (200, 60, 120)
     tifffile.imwrite(tmp_path / "one.tif", pixels, tile=(256, 256), photometric="rgb")
     runs: list[int] = []
