@@ -22,7 +22,8 @@ from monai.utils import ensure_tuple
 
 from monai_ext.data.dataset_layout import Record, Splits
 from monai_ext.data.masks import MaskFormat
-from monai_ext.data.masks.stored import image_volume, is_volume, stored_values
+from monai_ext.data.masks.stored import stored_values
+from monai_ext.data.nifti import is_nifti
 from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import (
@@ -33,6 +34,7 @@ from monai_ext.data.splits import (
     read_splits,
     shared_subjects,
 )
+from monai_ext.data.volume_reader import VolumeReader
 
 SMALLEST_SIDE = 64  # pixels; no fundus camera is that coarse, thumbnails are
 _AT_ONCE = 16
@@ -124,8 +126,8 @@ def _record_problems(record: Record, masks: MaskFormat, labels: Sequence[str], s
                 if name == "label":
                     sizes[name], meta, found = _read_mask(record["label"], masks, labels, shown)
                     problems += found
-                elif is_volume(record[name]):
-                    values, meta = image_volume(Path(record[name]))
+                elif is_nifti(record[name]):
+                    values, meta = VolumeReader().get_data(record[name])
                     sizes[name] = values.shape
                 else:
                     reader = PhotographReader(channels=3 if name == "image" else 1)
@@ -178,7 +180,7 @@ def _size_problems(record: Record, shapes: Mapping[str, tuple[int, ...]]) -> lis
         for name, word in (("label", "mask"), ("fov", "field of view"))
         if name in sizes and sizes[name] != sizes["image"]
     ]
-    if not is_volume(record["image"]) and min(shapes["image"]) < SMALLEST_SIDE:
+    if not is_nifti(record["image"]) and min(shapes["image"]) < SMALLEST_SIDE:
         problems.append(
             f"{record['image']} is only {sizes['image']} pixels, less than {SMALLEST_SIDE} on a side; "
             "take the photograph in full size, not its thumbnail."

@@ -15,16 +15,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
 
 _LOGGER = logging.getLogger(__name__)
 _LISTS = ("testing", "test", "validation")
-_SHOW_PROGRESS_FROM = 21
 
 
 class ImageList:
@@ -137,21 +137,13 @@ class ImageList:
         return items
 
     def _open_all(self, items: list[dict[str, Any]]) -> None:
-        for item in _with_progress(items):
+        for item in with_progress(items, "Opening images"):
             try:
                 self.open(item[self.key])
             except ValueError as error:
                 self.add_failure(item[self.key], str(error))
             else:
                 self.datalist.append(item)
-
-
-def _with_progress(items: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    if len(items) < _SHOW_PROGRESS_FROM:
-        return items
-    from tqdm import tqdm
-
-    return tqdm(items, desc="Opening images", unit="image")
 
 
 def _find_files(source: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -25,10 +25,11 @@ from PIL import Image, ImageDraw
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.dataset_layout import Record
 from monai_ext.data.masks import MaskFormat
-from monai_ext.data.masks.stored import image_volume, is_volume
+from monai_ext.data.nifti import is_nifti
 from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import PhotographReader
 from monai_ext.data.splits import masks_of, read_splits
+from monai_ext.data.volume_reader import VolumeReader
 
 TILE, LINE, GAP = 256, 16, 6  # pixels
 WINDOW = (-160, 240)  # HU, soft tissue
@@ -107,8 +108,8 @@ def _tile(record: Record, masks: MaskFormat, labels: Sequence[str]) -> Tile:
     if len(names) > MOST_LABELS:
         raise ValueError(f"{files[0].parent} knows {len(names)} labels; choose at most {MOST_LABELS} by --labels.")
     channels = masks.read(files, names)[0]
-    if is_volume(record["image"]):
-        pixels, image_meta = image_volume(Path(record["image"]))
+    if is_nifti(record["image"]):
+        pixels, image_meta = VolumeReader().get_data(record["image"])
     else:
         reader, image_meta = PhotographReader(), {}
         pixels = reader.get_data(reader.read(record["image"]))[0]

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from monai.data import ImageReader, PydicomReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_ext.data.dicom_series import DicomSeries
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+from monai_ext.data.nifti import is_nifti, read_nifti
 
 
 class VolumeReader(ImageReader):
@@ -73,8 +71,9 @@ class VolumeReader(ImageReader):
         if len(paths) != 1:
             raise ValueError(f"VolumeReader must be given one path, not {len(paths)}: {', '.join(map(str, paths))}.")
         path = Path(paths[0])
-        if path.name.lower().endswith(NIFTI_SUFFIXES) and not path.is_dir():
-            values, meta = _read_nifti(path)
+        if is_nifti(path) and not path.is_dir():
+            values, affine = read_nifti(path)
+            meta = _meta(affine)
         else:
             values, meta = _read_dicom(path, self.series)
         if not np.isfinite(values).all():
@@ -86,47 +85,6 @@ class VolumeReader(ImageReader):
             raise ValueError(f"{path} has the value {values.min():g} everywhere; there is nothing to see in it.")
         shape = np.asarray(values.shape)
         return values, {**meta, MetaKeys.SPATIAL_SHAPE: shape, MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan")}
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file; check the path.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); copy it again from its source.")
-    try:
-        # Not by MONAI's reader, which repairs an affine that cannot be inverted by another one; and not mapped, since a
-        # file that changes while it is mapped ends the process.
-        image: Any = nibabel.load(path, mmap=False)
-        shape, affine, header = image.shape, image.affine, image.header
-        _check_geometry(path, shape, affine)
-        if header["sform_code"] == 0 and header["qform_code"] == 0:
-            raise ValueError(
-                f"{path} does not say how the patient lies (sform and qform codes are 0), so left and right are "
-                "unknown; set its orientation and save it again."
-            )
-        if image.get_data_dtype().kind not in "iuf":
-            raise ValueError(
-                f"{path} must hold one number per voxel, not {image.get_data_dtype()}; export grey values."
-            )
-        values = np.asarray(image.dataobj)
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is damaged or cut off ({reason}); copy it again from its source.") from error
-    return values.reshape(shape[:3]), _meta(affine)
-
-
-def _check_geometry(path: Path, shape: Sequence[int], affine: np.ndarray) -> None:
-    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
-        raise ValueError(
-            f"{path} must have three dimensions, not {len(shape)} ({'x'.join(map(str, shape))}); save one volume."
-        )
-    if 0 in shape:
-        raise ValueError(f"{path} must have voxels, not the shape {'x'.join(map(str, shape))}; export it again.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path} has an affine that cannot be inverted (a spacing of 0 or NaN); correct its header.")
 
 
 def _read_dicom(path: Path, uid: str | None) -> tuple[np.ndarray, dict]:

@@ -20,7 +20,8 @@ from typing import Any
 
 from monai_ext.data.dicom_series import DICOM_SUFFIXES
 from monai_ext.data.images import ImageList
-from monai_ext.data.volume_reader import NIFTI_SUFFIXES, VolumeReader
+from monai_ext.data.nifti import is_nifti
+from monai_ext.data.volume_reader import VolumeReader
 
 
 class VolumeList(ImageList):
@@ -82,15 +83,13 @@ def find_volumes(source: str) -> list[str]:
     if not any(sign in source for sign in "*?["):
         raise FileNotFoundError(f"{source} does not exist; give a folder, a pattern, a volume or a datalist (.json).")
     found = sorted(Path(name) for name in glob(str(path), recursive=True))
-    files = [str(name) for name in found if name.is_file() and name.name.lower().endswith(NIFTI_SUFFIXES)]
+    files = [str(name) for name in found if name.is_file() and is_nifti(name)]
     return files + [name for folder in found if folder.is_dir() for name in _dicom_folders(folder)]
 
 
 def _nifti_in(folder: Path) -> list[Path]:
     return [
-        child
-        for child in folder.iterdir()
-        if child.is_file() and child.name.lower().endswith(NIFTI_SUFFIXES) and not child.name.startswith(".")
+        child for child in folder.iterdir() if child.is_file() and is_nifti(child) and not child.name.startswith(".")
     ]
 
 

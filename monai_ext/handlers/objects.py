@@ -18,27 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.polygons import PolygonWriter
-from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import LABEL_COLOURS
-from monai_ext.handlers.results import FailureList
-from monai_ext.handlers.utils import (
-    batch_items,
-    item_value,
-    source_path,
-    unique_stem,
-    upright,
-    write_picture,
-    write_table,
-)
-
-COLUMNS = ("image", "label", "objects", "median_area", "instances", "polygons")
+from monai_ext.handlers.table_writer import FailureList, TableWriter
+from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
 
 
-class ObjectWriter:
+class ObjectWriter(TableWriter):
     """
     Write the objects that were found: a map of their numbers, polygons for QuPath, and a row in ``objects.csv``.
 
@@ -66,6 +54,8 @@ class ObjectWriter:
         'out/objects.csv'
     """
 
+    columns = ("image", "label", "objects", "median_area", "instances", "polygons")
+
     def __init__(
         self,
         *,
@@ -75,38 +65,11 @@ class ObjectWriter:
         images: FailureList | None = None,
         instances_key: str = "instances",
     ) -> None:
-        self.output_dir = Path(output_dir)
-        self.table_path = self.output_dir / "objects.csv"
-        self.labels, self.kind, self.images = list(labels), kind, images
+        super().__init__(Path(output_dir) / "objects.csv", images)
+        self.labels, self.kind = list(labels), kind
         self.instances_key = instances_key
-        self._rows: list[dict[str, Any]] = []
-        self._names: dict[str, str] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """
-        Args:
-            engine: a MONAI evaluator.
-        """
-        require_writable(self.table_path)
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
-
-    def _start(self, _engine: Engine) -> None:
-        self._rows, self._names = [], {}
-
-    def _write(self, engine: Engine) -> None:
-        for item in batch_items(engine):
-            path = source_path(item)
-            try:
-                rows = self._write_image(path, item)
-                write_table(self.table_path, COLUMNS, [*self._rows, *rows])
-                self._rows += rows
-            except OSError as error:
-                if self.images is None:
-                    raise
-                self.images.add_failure(path, str(error))
-
-    def _write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = unique_stem(path, self._names)
         maps = upright(item_value(item, self.instances_key))
         polygons = f"{name}.geojson"

@@ -14,34 +14,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 
-from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import draw_overlay
-from monai_ext.handlers.utils import (
-    batch_items,
-    item_value,
-    source_path,
-    unique_stem,
-    upright,
-    write_picture,
-    write_table,
-)
-
-COLUMNS = ("image", "width", "height", "label", "pixels", "share", "mean_probability", "mask", "probability", "overlay")
+from monai_ext.handlers.table_writer import FailureList, TableWriter
+from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
 
 
-class FailureList(Protocol):
-    """Whatever collects the images that could not be done."""
-
-    def add_failure(self, path: str, reason: str) -> None:
-        """Remember that the image at ``path`` failed, and why."""
-
-
-class SegmentationWriter:
+class SegmentationWriter(TableWriter):
     """
     Write what inference found: for every image a mask, a probability map, an overlay and rows in ``results.csv``.
 
@@ -75,6 +57,11 @@ class SegmentationWriter:
         'out/results.csv'
     """
 
+    columns = (
+        *("image", "width", "height", "label", "pixels", "share", "mean_probability"),
+        *("mask", "probability", "overlay"),
+    )
+
     def __init__(
         self,
         *,
@@ -89,41 +76,13 @@ class SegmentationWriter:
     ) -> None:
         if isinstance(labels, str) or not 0 < len(labels) < 256:
             raise ValueError(f"labels must be a list of 1 to 255 names, not {labels!r}.")
-        self.output_dir = Path(output_dir)
-        self.table_path = self.output_dir / "results.csv"
+        super().__init__(Path(output_dir) / "results.csv", images)
         self.labels = list(labels)
         self.overlay = overlay
-        self.images = images
         self.image_key, self.pred_key = image_key, pred_key
         self.probability_key, self.fov_key = probability_key, fov_key
-        self._rows: list[dict[str, Any]] = []
-        self._names: dict[str, str] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """
-        Args:
-            engine: a MONAI evaluator.
-        """
-        require_writable(self.table_path)
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
-
-    def _start(self, _engine: Engine) -> None:
-        self._rows, self._names = [], {}
-
-    def _write(self, engine: Engine) -> None:
-        for item in batch_items(engine):
-            path = source_path(item)
-            try:
-                rows = self._write_image(path, item)
-                write_table(self.table_path, COLUMNS, [*self._rows, *rows])
-                self._rows += rows
-            except OSError as error:
-                if self.images is None:
-                    raise
-                self.images.add_failure(path, str(error))
-
-    def _write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = unique_stem(path, self._names)
         masks = upright(item_value(item, self.pred_key)) > 0.5
         if len(masks) != len(self.labels):

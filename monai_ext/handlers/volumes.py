@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
@@ -29,21 +28,16 @@ from monai.utils import convert_to_tensor
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.dicom_segmentation import write_dicom_segmentation
 from monai_ext.data.dicom_series import DicomSeries
+from monai_ext.data.nifti import is_nifti
 from monai_ext.data.rtstruct import write_rtstruct
-from monai_ext.data.volume_reader import NIFTI_SUFFIXES
-from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import IMAGENET_MEAN, IMAGENET_STD, draw_overlay
-from monai_ext.handlers.results import FailureList
-from monai_ext.handlers.utils import batch_items, item_value, unique_stem, upright, write_picture, write_table
+from monai_ext.handlers.table_writer import FailureList, TableWriter
+from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
 
-COLUMNS = (
-    *("image", "label", "voxels", "volume_ml", "spacing_mm"),
-    *("mask", "dicom_segmentation", "rtstruct", "overlay"),
-)
 _SLICES_SHOWN = 3
 
 
-class VolumeWriter:
+class VolumeWriter(TableWriter):
     """
     Write what inference found in volumes: for each a mask on its own grid, an overlay and rows in ``results.csv``.
 
@@ -79,6 +73,11 @@ class VolumeWriter:
         'out/results.csv'
     """
 
+    columns = (
+        *("image", "label", "voxels", "volume_ml", "spacing_mm"),
+        *("mask", "dicom_segmentation", "rtstruct", "overlay"),
+    )
+
     def __init__(
         self,
         *,
@@ -95,46 +94,18 @@ class VolumeWriter:
             raise ValueError(f"labels must be a list of 1 to 255 names, not {labels!r}.")
         if dicom_segmentation and find_spec("highdicom") is None:
             raise ImportError('dicom_segmentation needs highdicom: pip install "monai_ext[dicom]"')
-        self.output_dir = Path(output_dir)
-        self.table_path = self.output_dir / "results.csv"
+        super().__init__(Path(output_dir) / "results.csv", images)
         self.labels = list(labels)
         self.dicom_segmentation, self.rtstruct, self.overlay = dicom_segmentation, rtstruct, overlay
-        self.images = images
         self.image_key, self.pred_key = image_key, pred_key
-        self._rows: list[dict[str, Any]] = []
-        self._names: dict[str, str] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """
-        Args:
-            engine: a MONAI evaluator.
-        """
-        require_writable(self.table_path)
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
-
-    def _start(self, _engine: Engine) -> None:
-        self._rows, self._names = [], {}
-
-    def _write(self, engine: Engine) -> None:
-        for item in batch_items(engine):
-            path = str(item[self.image_key].meta["filename_or_obj"])
-            try:
-                rows = self._write_volume(path, item)
-                write_table(self.table_path, COLUMNS, [*self._rows, *rows])
-                self._rows += rows
-            except (OSError, ValueError) as error:
-                if self.images is None:
-                    raise
-                self.images.add_failure(path, str(error))
-
-    def _write_volume(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         grid = _source_grid(path, item[self.image_key].meta.get("series"))
         masks = item_value(item, self.pred_key).numpy() > 0.5
         self._check(path, masks, item[self.pred_key], grid)
         # Two names of one stem in different folders, and the two suffixes of .nii.gz.
         name = unique_stem(str(Path(path).with_name(volume_name(path) + ".volume")), self._names)
-        files: dict[str, str | None] = dict.fromkeys(COLUMNS[5:])
+        files: dict[str, str | None] = dict.fromkeys(self.columns[5:])
         files["mask"] = f"{name}_mask.nii.gz"
         _write_nifti(self.output_dir / f"{name}_mask.nii.gz", masks, grid)
         if grid.series is not None and self.dicom_segmentation:
@@ -229,7 +200,7 @@ def axial_overlay(image: torch.Tensor, masks: torch.Tensor, affine: np.ndarray) 
 def _source_grid(path: str, series: str | None) -> _Grid:
     import nibabel
 
-    if path.lower().endswith(NIFTI_SUFFIXES):
+    if is_nifti(path):
         image: Any = nibabel.load(path)
         return _Grid(image.shape[:3], image.affine, image.header)
     found = DicomSeries(path, uid=series)

@@ -144,7 +144,7 @@ def test_a_broken_datalist_is_explained(tmp_path: Path, content: str, words: str
     assert "list.json" in str(error.value)
 
 
-@pytest.mark.parametrize(("count", "shown"), [(20, False), (21, True)])
+@pytest.mark.parametrize(("count", "shown"), [(19, False), (20, True)])
 def test_many_images_have_a_progress_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, shown: bool
 ) -> None:

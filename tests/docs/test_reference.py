@@ -26,14 +26,12 @@ import torch
 from documents import BUNDLES, ROOT, read, rows, section
 from monai.bundle import ConfigParser
 
-from monai_ext import adapters, losses, networks
+from monai_ext import adapters, handlers, losses, networks
 from monai_ext.__main__ import COMMANDS
 from monai_ext.data.dataset_layout import DatasetLayout
 from monai_ext.data.layouts import LAYOUTS, vessels
 from monai_ext.handlers.report import SCORES
-from monai_ext.handlers.results import COLUMNS
 from monai_ext.handlers.volume_report import VOLUME_SCORES
-from monai_ext.handlers.volumes import COLUMNS as VOLUME_COLUMNS
 from monai_ext.networks.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from monai_ext.networks.weights import OFFICIAL_WEIGHTS
 from monai_ext.transforms import SimulatePrompts
@@ -195,7 +193,9 @@ def leaves(subparsers: Any) -> list[tuple[str, list[str]]]:
 
 def test_files() -> None:
     page = read("docs/reference/files.md")
-    assert [name for name in (*SCORES, *COLUMNS, *VOLUME_SCORES, *VOLUME_COLUMNS) if f"`{name}`" not in page] == []
+    writers = (handlers.SegmentationWriter, handlers.VolumeWriter, handlers.ObjectWriter)
+    columns = [name for writer in writers for name in writer.columns]
+    assert [name for name in (*SCORES, *VOLUME_SCORES, *columns) if f"`{name}`" not in page] == []
 
 
 def test_prompt_modes() -> None:
