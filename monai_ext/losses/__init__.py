@@ -13,7 +13,15 @@ from __future__ import annotations
 
 from monai_ext.losses.boundary_dou import BoundaryDoULoss
 from monai_ext.losses.promptable import PromptableLoss
+from monai_ext.losses.sampled_pairs import SampledPairsLoss
 from monai_ext.losses.structure import StructureLoss
 from monai_ext.losses.tversky import FocalTverskyLoss, TverskyCompositeLoss
 
-__all__ = ["BoundaryDoULoss", "FocalTverskyLoss", "PromptableLoss", "StructureLoss", "TverskyCompositeLoss"]
+__all__ = [
+    "BoundaryDoULoss",
+    "FocalTverskyLoss",
+    "PromptableLoss",
+    "SampledPairsLoss",
+    "StructureLoss",
+    "TverskyCompositeLoss",
+]
