@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -80,14 +79,13 @@ def test_a_run_and_its_report(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(methods, "TASKS", {t: replace(v, patch=32, height=None) for t, v in methods.TASKS.items()})
-    results, record = tmp_path / "results.jsonl", tmp_path / "record.json"
+    results = tmp_path / "results.jsonl"
+    torch.save(methods.load(task, data), tmp_path / f"{task}.pt")
     words = ["methods", str(data), "--steps", "2", "--results", str(results)]
     threads = torch.get_num_threads()
     try:
         for seed in (0, 1):
-            monkeypatch.setattr(sys, "argv", [*words, "--job", task, name, str(seed), str(record)])
-            assert methods.main() == 0
-            found = json.loads(record.read_text())
+            found = methods.run_job(task, name, seed, tmp_path, budget=2)
             assert found["steps"] >= 1 and found["trained"] > 0 and found["scores"][task]
             methods.add_result(results, found)
     finally:
@@ -97,6 +95,14 @@ def test_a_run_and_its_report(
     table = capsys.readouterr().out
     assert f"## {task}" in table and f"| {name} | 2 |" in table
     assert (tmp_path / f"{task}.png").stat().st_size > 1000
+
+
+def test_a_run_that_fails_stops_no_other(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.jsonl"
+    pending = [("nuclei", "no such row", 0), ("nuclei", "base as it is", 0)]
+    assert methods.run_all(pending, data, 1, 2, results) == 1
+    assert [found["method"] for found in methods.read_results(results)] == ["base as it is"]
+    assert "failed: ('nuclei', 'no such row', 0)" in capsys.readouterr().err
 
 
 def test_what_is_there_is_not_run_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +120,8 @@ def test_what_is_there_is_not_run_again(data: Path, tmp_path: Path, monkeypatch:
     assert all("decoder" in name for _, name, _ in asked)
 
 
-def test_a_run_that_fails_is_reported_and_stops_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_data_that_are_missing_are_named_before_any_run(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    assert methods.run_all([("discs", "decoder", 0), ("nuclei", "decoder", 0)], tmp_path, 1, 2, results) == 1
-    said = capfd.readouterr().err
-    assert "('discs', 'decoder', 0)" in said and "('nuclei', 'decoder', 0)" in said and str(tmp_path) in said
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        methods.run_all([("discs", "decoder", 0)], tmp_path, 1, 2, results)
     assert not results.exists()

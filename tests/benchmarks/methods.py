@@ -13,9 +13,10 @@
 """
 The table of methods: the same base, patches and budget for all: ``python -m tests.benchmarks.methods DATA``.
 
-Every run (task, method, seed) is a process of its own and adds one line to ``--results``; what is there is not run
-again, so an interrupted table goes on, here or in another checkout. At the end the tables are printed and the figures
-drawn beside the results; ``--report`` does only that.
+Every run (task, method, seed) is a process of its own with one thread and adds one line to ``--results``; what is there
+is not run again, so an interrupted table goes on, here or in another checkout. Seconds are those of the processor, so
+that other work on the machine does not count. At the end the tables are printed and the figures drawn beside the
+results; ``--report`` does only that.
 DATA holds ``chase_db1`` and the six sources of ``sam2_micro_pretraining``. Nothing is tuned here: one learning rate for
 each kind of method, fixed beforehand, and the network after the last step is the one that is scored.
 """
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -47,6 +49,7 @@ BLOCKS = ["image_encoder.trunk.blocks.?"]
 FINE = ["sam_mask_decoder.output_upscaling.*", "sam_mask_decoder.conv_s0.*"]
 SCORES = ("dice", "cldice", "hd95")
 BATCH = 4
+HRF_IMAGES = 6  # the first by name, two of each kind of eye
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def load(task: str, root: Path) -> dict[str, list[dict[str, Any]]]:
     """Images in 0..1, labels and fields of view of the training and the test part, in memory."""
     from monai.bundle import ConfigParser
     from monai.transforms import Resize
+    from monai.utils import convert_to_tensor
 
     from monai_ext.data import PretrainingData, SegmentationData
     from monai_ext.transforms import FieldOfView
@@ -158,7 +162,8 @@ def load(task: str, root: Path) -> dict[str, list[dict[str, Any]]]:
         data = SegmentationData(root=str(root / ("chase_db1" if task == "vessels" else "hrf")))
         parts = {"train": data.training, "test": data.test}
         if task == "hrf":  # no row is trained on it here, but the base was: only rows without it have never seen it
-            parts = {"train": [], "test": [*data.training, *data.validation, *data.test]}
+            records = sorted([*data.training, *data.validation, *data.test], key=lambda r: str(r["image"]))
+            parts = {"train": [], "test": records[:HRF_IMAGES]}
     else:
         found, name = PretrainingData(root=root), {"discs": "idrid_disc", "nuclei": "dsb2018_stained"}[task]
         parts = {"train": getattr(found, name), "test": getattr(found, f"{name}_validation")}
@@ -174,7 +179,8 @@ def load(task: str, root: Path) -> dict[str, list[dict[str, Any]]]:
                 size = [height, round(height * image.shape[2] / image.shape[1])]
                 image, label = Resize(size, anti_aliasing=True)(image), (Resize(size)(label) > 0.5).float()
             fov = torch.ones_like(label) if task == "nuclei" else FieldOfView()(image)
-            items[part].append({"image": image, "label": label, "fov": fov})
+            item = {"image": image, "label": label, "fov": fov}
+            items[part].append({key: convert_to_tensor(value, dtype=torch.float32) for key, value in item.items()})
     return items
 
 
@@ -220,9 +226,9 @@ def make_loss(name: str) -> torch.nn.Module:
 def train(
     network: torch.nn.Module, items: list[dict[str, Any]], method: Method, task: Task, steps: int, seed: int
 ) -> float:
-    """Train with the bundle's own augmentation, by MONAI's trainer; the seconds of a step."""
+    """Train with the bundle's own augmentation, by MONAI's trainer; the processor's seconds of a step."""
     from monai.bundle import ConfigParser
-    from monai.data import DataLoader, Dataset
+    from monai.data import CacheDataset, DataLoader
     from monai.engines import SupervisedTrainer
     from monai.handlers import LrScheduleHandler
     from monai.optimizers import WarmupCosineSchedule
@@ -238,9 +244,9 @@ def train(
     names = [t["_target_"] for t in config["train"]["preprocessing"]["transforms"]]
     augmentation = config["train"]["preprocessing"]["transforms"][names.index("FgBgToIndicesd") :]
     parser = ConfigParser({"image_size": task.patch, "augmentation": augmentation})
-    dataset = Dataset(items, Compose(parser.get_parsed_content("augmentation")))
+    dataset = CacheDataset(items, Compose(parser.get_parsed_content("augmentation")), num_workers=0, progress=False)
     sampler = RandomSampler(dataset, replacement=True, num_samples=BATCH * steps)
-    loader = DataLoader(dataset, BATCH, sampler=sampler)
+    loader = DataLoader(dataset, batch_size=BATCH, sampler=sampler)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=method.lr, weight_decay=0.01)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(1, steps // 10), t_total=steps)
     handlers: list[Any] = [LrScheduleHandler(schedule, print_lr=False, epoch_level=False)]
@@ -255,9 +261,9 @@ def train(
         loss_function=make_loss(method.loss),
         train_handlers=[*handlers, GradientClipping(max_norm=1.0), TrainingProgressBar()],
     )
-    start = time.perf_counter()
+    start = time.process_time()
     trainer.run()
-    return (time.perf_counter() - start) / steps
+    return (time.process_time() - start) / steps
 
 
 def score(network: torch.nn.Module, items: list[dict[str, Any]], patch: int) -> list[dict[str, float]]:
@@ -268,7 +274,7 @@ def score(network: torch.nn.Module, items: list[dict[str, Any]], patch: int) -> 
     from monai_ext.inferers import ForegroundSlidingWindowInferer
 
     normalise = NormalizeIntensity([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], channel_wise=True)
-    inferer = ForegroundSlidingWindowInferer(roi_size=[patch, patch], sw_batch_size=8, overlap=0.5, mode="constant")
+    inferer = ForegroundSlidingWindowInferer(roi_size=[patch, patch], sw_batch_size=8, overlap=0.25, mode="constant")
     rows = []
     network.eval()
     for item in items:
@@ -280,11 +286,11 @@ def score(network: torch.nn.Module, items: list[dict[str, Any]], patch: int) -> 
     return rows
 
 
-def run_job(task_name: str, name: str, seed: int, root: Path, budget: int) -> dict[str, Any]:
-    """One run, in this process."""
+def run_job(task_name: str, name: str, seed: int, folder: Path, budget: int) -> dict[str, Any]:
+    """One run, in this process, on the images of ``load`` that the folder holds."""
     torch.set_num_threads(1)
     task, method = TASKS[task_name], ROWS[name]
-    data = load(task_name, root)
+    data = torch.load(folder / f"{task_name}.pt", weights_only=True)
     network = make_network(method, task, seed)
     count, seconds, memory = round(budget * method.steps), None, None
     if count:
@@ -292,14 +298,14 @@ def run_job(task_name: str, name: str, seed: int, root: Path, budget: int) -> di
         seconds = train(network, data["train"], method, task, count, seed)
         memory = (peak_of_memory() - before) / 1024
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as saved:
         state = network.trained_state_dict() if hasattr(network, "trained_state_dict") else network.state_dict()
-        torch.save(state, Path(folder) / "model.pt")
-        size = (Path(folder) / "model.pt").stat().st_size / 1e6
+        torch.save(state, Path(saved) / "model.pt")
+        size = (Path(saved) / "model.pt").stat().st_size / 1e6
     scores = {task_name: score(network, data["test"], task.patch)}
     if task_name == "vessels" and name in CROSSED:
         # HRF's photographs are 3.5 times as large as CHASE_DB1's: all networks see them at half that scale.
-        scores["hrf"] = score(Halved(network), load("hrf", root)["test"], 2 * task.patch)
+        scores["hrf"] = score(Halved(network), torch.load(folder / "hrf.pt", weights_only=True)["test"], 2 * task.patch)
     return {
         "task": task_name,
         "method": name,
@@ -340,28 +346,43 @@ class Halved(torch.nn.Module):
 CROSSED = ("LoRA, rank 16", "singular values (S-SAM)", "full", "full, random start", "U-Net", "SegResNet")
 
 
+def work(job: Job, folder: Path, budget: int, record: Path) -> None:
+    """What a run's process does: its words go to a log, its result to the record."""
+    with open(record.with_suffix(".log"), "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        record.write_text(json.dumps(run_job(*job, folder, budget)))
+
+
 def run_all(pending: list[Job], root: Path, budget: int, processes: int, results: Path) -> int:
     """Run what is missing, each in a process of its own; what fails is named at the end and stops nothing."""
     from tqdm import tqdm
 
     failed: list[tuple[Job, str]] = []
     writing = Lock()
+    context = multiprocessing.get_context("forkserver")  # a process with the libraries loaded, and nothing else
+    context.set_forkserver_preload(["monai.bundle", "monai.engines", "monai_ext.handlers", "monai_ext.networks"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        needed = {task for task, _, _ in pending}
+        needed |= {"hrf" for task, row, _ in pending if task == "vessels" and row in CROSSED}
+        for task in tqdm(sorted(needed), desc="reading", unit="task"):
+            torch.save(load(task, root), folder / f"{task}.pt")
 
-    def run(job: Job) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.methods", str(root), "--steps", str(budget)]
-        with tempfile.TemporaryDirectory() as folder:
-            record = Path(folder) / "record.json"
-            command += ["--job", *map(str, job), str(record)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        def run(place: int) -> None:
+            record = folder / f"{place}.json"
+            process = context.Process(target=work, args=(pending[place], folder, budget, record))
+            process.start()
+            process.join()
             with writing:
-                if done.returncode:
-                    failed.append((job, done.stderr[-2000:]))
+                if process.exitcode:
+                    failed.append((pending[place], record.with_suffix(".log").read_text()[-2000:]))
                 else:
                     add_result(results, json.loads(record.read_text()))
                 progress.update()
 
-    with tqdm(total=len(pending), unit="run") as progress, ThreadPoolExecutor(processes) as pool:
-        list(pool.map(run, pending))
+        with tqdm(total=len(pending), unit="run") as progress, ThreadPoolExecutor(processes) as pool:
+            list(pool.map(run, range(len(pending))))
     for job, error in failed:
         sys.stderr.write(f"failed: {job}\n{error}\n")
     return int(bool(failed))
@@ -370,19 +391,14 @@ def run_all(pending: list[Job], root: Path, budget: int, processes: int, results
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.methods", description=__doc__.splitlines()[1])
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--steps", type=int, default=200, help=f"training steps of {BATCH} patches (default: 200)")
+    parser.add_argument("--steps", type=int, default=100, help=f"training steps of {BATCH} patches (default: 100)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default="", help="rows whose task and name hold this")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (default: 2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="one line for each run (default: %(default)s)")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
-    parser.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     data, budget, results = arguments.data.resolve(), arguments.steps, arguments.results.resolve()
-    if arguments.job:
-        task, name, seed, path = arguments.job
-        Path(path).write_text(json.dumps(run_job(task, name, int(seed), data, budget)))
-        return 0
     code = 0
     if not arguments.report:
         found = {(r["task"], r["method"], r["seed"]) for r in read_results(results) if r["budget"] == budget}

@@ -62,7 +62,7 @@ def between_seeds(runs: Runs, task: str) -> float:
 def print_table(task: str, rows: dict[str, Runs]) -> None:
     if task == "hrf":
         say("\nThe base `micro` was trained on HRF's vessels; only the U-Nets and the random start have never seen it.")
-    heads = ["method", "seeds", *SCORES.values(), "between seeds", "trained", "file, MB", "s a step", "peak MiB"]
+    heads = ["method", "seeds", *SCORES.values(), "between seeds", "trained", "file, MB", "CPU s a step", "peak MiB"]
     say(f"\n## {task}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, runs in rows.items():
         cells = [name, str(len(runs))]
