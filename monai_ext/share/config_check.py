@@ -64,11 +64,11 @@ def _key_problems(bundle: Path, kind: str) -> list[Problem]:
     if name is None:
         return []
     parser = ConfigParser(ConfigParser.load_config_file(bundle / name))
-    wanted = [entry[BundlePropertyConfig.ID] for entry in PROPERTIES[kind].values() if entry[BundleProperty.REQUIRED]]
+    wanted = [str(entry[BundlePropertyConfig.ID]) for entry in PROPERTIES[kind].values() if entry[BundleProperty.REQUIRED]]
     problems = [
         Problem(f"{name}#{key.replace('::', '#')}", "is missing", "add it; MONAI, its zoo or MONAI Label looks for it")
         for key in (*wanted, *ZOO_KEYS[kind])
-        if key not in parser
+        if not parser.__contains__(key)
     ]
     if (bundle / METADATA).is_file() and not read_mapping(bundle, METADATA)[1]:
         parser.read_meta(str(bundle / METADATA))

@@ -29,7 +29,7 @@ class Score(NamedTuple):
     mean: float
     low: float | None = None
     high: float | None = None
-    count: int | None = None
+    images: int | None = None
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[Score]:
@@ -38,9 +38,9 @@ def score_rows(metrics: Mapping[str, Any]) -> list[Score]:
 
     Example:
         >>> score_rows({"mean_dice": 0.9})
-        [Score(label='', name='mean_dice', mean=0.9, low=None, high=None, count=None)]
+        [Score(label='', name='mean_dice', mean=0.9, low=None, high=None, images=None)]
         >>> score_rows({"disc": {"dice": {"mean": 0.9, "low": 0.8, "high": 1.0, "n": 4}}})
-        [Score(label='disc', name='dice', mean=0.9, low=0.8, high=1.0, count=4)]
+        [Score(label='disc', name='dice', mean=0.9, low=0.8, high=1.0, images=4)]
     """
     rows = []
     for label, scores in metrics.items():

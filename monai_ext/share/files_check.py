@@ -43,7 +43,7 @@ def check_files(bundle: Path) -> list[Problem]:
         bundle: its folder.
     """
     files = shared_files(bundle)
-    large, problems = _large_files(bundle)
+    large, problems = large_files(bundle)
     for name in ("LICENSE", METADATA, README):
         if not (bundle / name).is_file():
             problems.append(Problem(name, "is missing", "add it"))
@@ -120,8 +120,8 @@ def _text_problems(path: Path, name: str) -> list[Problem]:
     return problems
 
 
-def _large_files(bundle: Path) -> tuple[dict[str, str], list[Problem]]:
-    """The paths that ``large_files.*`` lists with their addresses, and what is wrong with the list."""
+def large_files(bundle: Path) -> tuple[dict[str, str], list[Problem]]:
+    """Give the paths that ``large_files.*`` lists with their addresses, and what is wrong with the list."""
     name = next((f"large_files{s}" for s in CONFIG_SUFFIXES[::-1] if (bundle / f"large_files{s}").is_file()), None)
     if name is None:
         return {}, []

@@ -64,15 +64,15 @@ def _schema_problems(metadata: Mapping[str, Any]) -> list[Problem]:
     except ImportError as error:
         raise ImportError("The check of a bundle needs jsonschema >= 4: pip install 'monai_ext[share]'.") from error
     problems = []
-    for error in Draft201909Validator(METADATA_SCHEMA).iter_errors(dict(metadata)):
-        if error.validator == "required":
-            for key in (key for key in error.validator_value if key not in error.instance):
-                problems.append(Problem(_key(*error.absolute_path, key), "is missing", "add it"))
+    for fault in Draft201909Validator(METADATA_SCHEMA).iter_errors(dict(metadata)):
+        if fault.validator == "required":
+            for key in (key for key in fault.validator_value if key not in fault.instance):
+                problems.append(Problem(_key(*fault.absolute_path, key), "is missing", "add it"))
         else:
-            kinds = error.validator_value
+            kinds = fault.validator_value
             wanted = " or ".join(kinds) if isinstance(kinds, list) else kinds
-            found = type(error.instance).__name__
-            problems.append(Problem(_key(*error.absolute_path), f"is a {found}, not a {wanted}", "correct it"))
+            found = type(fault.instance).__name__
+            problems.append(Problem(_key(*fault.absolute_path), f"is a {found}, not a {wanted}", "correct it"))
     # Each missing key is an error of its own to jsonschema.
     problems = list(dict.fromkeys(problems))
     if isinstance(metadata.get("schema"), str) and metadata["schema"] not in SCHEMA_URLS:
