@@ -41,11 +41,12 @@ def check_configs(bundle: Path) -> list[Problem]:
         bundle: its folder.
     """
     problems: list[Problem] = []
+    locator = ComponentLocator()
     for path in sorted((bundle / "configs").glob("*")):
         name = path.relative_to(bundle).as_posix()
         if path.suffix in CONFIG_SUFFIXES and name != METADATA:
             config, found = read_mapping(bundle, name)
-            problems += found + _path_problems(name, config) + _component_problems(bundle, name, config)
+            problems += found + _path_problems(name, config) + _component_problems(bundle, name, config, locator)
     if not any(find_config(bundle, "inference") == problem.where for problem in problems):
         problems += _key_problems(bundle, "inference")
     if not any(find_config(bundle, "train") == problem.where for problem in problems):
@@ -64,11 +65,13 @@ def _key_problems(bundle: Path, kind: str) -> list[Problem]:
     if name is None:
         return []
     parser = ConfigParser(ConfigParser.load_config_file(bundle / name))
-    wanted = [str(entry[BundlePropertyConfig.ID]) for entry in PROPERTIES[kind].values() if entry[BundleProperty.REQUIRED]]
+    wanted = [
+        str(entry[BundlePropertyConfig.ID]) for entry in PROPERTIES[kind].values() if entry[BundleProperty.REQUIRED]
+    ]
     problems = [
         Problem(f"{name}#{key.replace('::', '#')}", "is missing", "add it; MONAI, its zoo or MONAI Label looks for it")
         for key in (*wanted, *ZOO_KEYS[kind])
-        if not parser.__contains__(key)
+        if parser.get(key) is None
     ]
     if (bundle / METADATA).is_file() and not read_mapping(bundle, METADATA)[1]:
         parser.read_meta(str(bundle / METADATA))
@@ -80,9 +83,8 @@ def _key_problems(bundle: Path, kind: str) -> list[Problem]:
     return problems
 
 
-def _component_problems(bundle: Path, name: str, config: Mapping[str, Any]) -> list[Problem]:
+def _component_problems(bundle: Path, name: str, config: Mapping[str, Any], locator: ComponentLocator) -> list[Problem]:
     problems = []
-    locator = ComponentLocator()
     for key, component in _components(config):
         target = component["_target_"]
         package = target.partition(".")[0]

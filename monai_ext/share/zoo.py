@@ -103,4 +103,9 @@ def _replace(bundle: Path, target: Path) -> None:
                 shutil.copyfile(bundle / name, new / name)
         if target.exists():
             os.replace(target, old)
-        os.replace(new, target)
+        try:
+            os.replace(new, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
