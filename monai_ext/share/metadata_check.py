@@ -93,11 +93,12 @@ def _version_problems(metadata: Mapping[str, Any]) -> list[Problem]:
         return [Problem(_key("version"), f"is {version!r}, not three numbers", "write it as 0.1.0")]
     if version not in changelog:
         return [Problem(_key("changelog"), f"has no entry for version {version}", "say what changed in it")]
-    later = [other for other in changelog if _release(other) > Version(version)]
+    later = [other for other in changelog if release(other) > release(version)]
     return [Problem(_key("version"), f"is {version}, the changelog goes on to {other}", "raise it") for other in later]
 
 
-def _release(text: str) -> Version:
+def release(text: str) -> Version:
+    """A version to compare; what is none is older than all."""
     try:
         return Version(text)
     except InvalidVersion:

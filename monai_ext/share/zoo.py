@@ -11,17 +11,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from packaging.version import Version
-
 from monai_ext.share.contents import METADATA, MODEL, read_mapping, shared_files
 from monai_ext.share.files_check import large_files
+from monai_ext.share.metadata_check import release
 from monai_ext.share.pack import require_sound
+
+RELEASED = "models/model_info.json"  # names and versions of all released bundles
 
 
 def copy_to_zoo(bundle: str | os.PathLike[str], checkout: str | os.PathLike[str]) -> Path:
@@ -43,13 +43,12 @@ def copy_to_zoo(bundle: str | os.PathLike[str], checkout: str | os.PathLike[str]
         OSError: the copy could not be written; the checkout is as it was.
     """
     bundle, checkout = Path(bundle).resolve(), Path(checkout).resolve()
-    released = checkout / "models" / "model_info.json"
-    if not (checkout / "ci").is_dir() or not released.is_file():
-        raise ValueError(f"{checkout} is no checkout of Project-MONAI/model-zoo: it has no ci/ or no {released.name}.")
+    if not (checkout / "ci").is_dir() or not (checkout / RELEASED).is_file():
+        raise ValueError(f"{checkout} is no checkout of Project-MONAI/model-zoo: it has no ci/ or no {RELEASED}.")
     version = require_sound(bundle)
     target = checkout / "models" / bundle.name
-    for there in _versions(target, released):
-        if Version(there) >= Version(version):
+    for there in _versions(checkout, bundle.name):
+        if release(there) >= release(version):
             raise ValueError(
                 f"{checkout} has {bundle.name} {there} already, not older than {version}: raise `version` in "
                 f"{METADATA} and say in `changelog` what changed; nothing was written."
@@ -68,10 +67,11 @@ def zoo_steps(bundle: str | os.PathLike[str]) -> list[str]:
     bundle = Path(bundle).resolve()
     config = "".join(path.read_text(encoding="utf-8") for path in sorted((bundle / "configs").glob("*.json")))
     custom = "in ci/bundle_custom_data.py add it to"
-    steps = [f"The network cannot be scripted: {custom} exclude_verify_torchscript_list."]
+    steps = []
     if not (bundle / MODEL).is_file() and MODEL not in large_files(bundle)[0]:
         steps.append(f"It brings no model: {custom} exclude_verify_preferred_files_list.")
     if "monai_ext." in config:
+        steps.append(f"The network cannot be scripted: {custom} exclude_verify_torchscript_list.")
         steps.append(
             "It needs monai_ext, which the package index does not have: write ci/install_scripts/"
             f"install_{bundle.name}_dependency.sh and {custom} install_dependency_dict."
@@ -84,11 +84,13 @@ def zoo_steps(bundle: str | os.PathLike[str]) -> list[str]:
     ]
 
 
-def _versions(target: Path, released: Path) -> list[str]:
+def _versions(checkout: Path, name: str) -> list[str]:
     """Versions of this bundle that the checkout holds or that the zoo has released."""
-    names = json.loads(released.read_text(encoding="utf-8"))
-    found = [name.removeprefix(f"{target.name}_v") for name in names if name.startswith(f"{target.name}_v")]
-    there = read_mapping(target, METADATA)[0].get("version") if target.is_dir() else None
+    names, problems = read_mapping(checkout, RELEASED)
+    if problems:
+        raise ValueError(f"{checkout / RELEASED} {problems[0].what}: restore it with git; nothing was written.")
+    there = read_mapping(checkout / "models" / name, METADATA)[0].get("version")
+    found = [key.removeprefix(f"{name}_v") for key in names if key.startswith(f"{name}_v")]
     return [*found, *([there] if there else [])]
 
 

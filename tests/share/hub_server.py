@@ -127,7 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(
             r"(?:GET|POST) (?:/api/models)?/([^/]+/[^/]+?)(?:\.git)?/(refs|preupload|info|commit|tag)(/.*)?", request
         )
-        assert found, request
+        if not found or found[1] not in hub.repositories:
+            return 404, {"error": "there is no such thing"}
         repository, action = hub.repositories[found[1]], found[2]
         if action == "refs":
             tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": "0" * 40} for tag in repository.tags]
