@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def check_model(bundle: Path) -> list[Problem]:
         bundle: its folder; metadata and the inference config can be read.
     """
     config = find_config(bundle, "inference")
-    with _quiet():
+    with _quiet(), _on_path(bundle):
         try:
             network = _network(bundle, str(config))
         except Exception as error:  # whatever a config's code raises
@@ -130,6 +131,16 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def _on_path(bundle: Path) -> Iterator[None]:
+    # Where a bundle's own `scripts` are found, as the zoo's check does it.
+    sys.path.insert(0, str(bundle))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(bundle))
 
 
 def _words(error: Exception) -> str:

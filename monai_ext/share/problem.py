@@ -35,9 +35,9 @@ def problem_table(problems: Sequence[Problem], *, width: int | None = None) -> s
 
     Example:
         >>> print(problem_table([Problem("LICENSE", "is missing", "add it")], width=60))
-        file, key  what is wrong           what to do
-        ---------  ----------------------  ----------------------
-        LICENSE    is missing              add it
+        file, key  what is wrong            what to do
+        ---------  -----------------------  -----------------------
+        LICENSE    is missing               add it
     """
     width = shutil.get_terminal_size((120, 24)).columns if width is None else width
     first = min(max(len("file, key"), *(len(problem.where) for problem in problems)), width // 3)

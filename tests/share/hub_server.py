@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A stand-in for the Hugging Face hub on this machine: the few addresses that an upload needs."""
+"""A stand-in for the Hugging Face hub on this machine: the few addresses that an upload and a download need."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ import pytest
 from huggingface_hub import constants
 
 TOKEN = "hf_of_the_stand_in"
+COMMIT = "0" * 40
 BINARY = (".pt", ".safetensors", ".png", ".jpg")
 
 
@@ -83,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
+    def do_HEAD(self) -> None:
+        self._handle()
+
     def do_POST(self) -> None:
         self._handle()
 
@@ -110,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, {})
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {"error": "Invalid credentials"})
+        resolved = re.fullmatch(r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/[^/]+/(.+)", request)
+        if resolved:
+            return self._send(200, self.hub.repositories[resolved[1]].files[resolved[2]])
         return self._answer(*self._api(request, body))
 
     def _api(self, request: str, body: bytes) -> tuple[int, Any]:
@@ -124,15 +131,19 @@ class _Handler(BaseHTTPRequestHandler):
             return (409 if known else 200), {"url": f"{hub.url}/{name}", "name": name}
         if request == "POST /api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
-        found = re.fullmatch(
-            r"(?:GET|POST) (?:/api/models)?/([^/]+/[^/]+?)(?:\.git)?/(refs|preupload|info|commit|tag)(/.*)?", request
-        )
+        actions = "refs|preupload|info|commit|tag|revision|tree"
+        found = re.fullmatch(rf"(?:GET|POST) (?:/api/models)?/([^/]+/[^/]+?)(?:\.git)?/({actions})(/.*)?", request)
         if not found or found[1] not in hub.repositories:
             return 404, {"error": "there is no such thing"}
         repository, action = hub.repositories[found[1]], found[2]
         if action == "refs":
-            tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": "0" * 40} for tag in repository.tags]
+            tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": COMMIT} for tag in repository.tags]
             return 200, {"branches": [], "converts": [], "tags": tags}
+        if action == "revision":
+            return 200, {"id": found[1], "sha": COMMIT}
+        if action == "tree":
+            files = repository.files.items()
+            return 200, [{"type": "file", "path": path, "size": len(data), "oid": _id(data)} for path, data in files]
         if action == "commit":
             return 200, self._commit(repository, body)
         content = json.loads(body)
@@ -167,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
                 new[entry["value"]["path"]] = self.hub.blobs[entry["value"]["oid"]]
         repository.files |= new
         repository.commits += 1
-        return {"success": True, "commitUrl": f"{self.hub.url}/x/y/commit/1", "commitOid": "0" * 40}
+        return {"success": True, "commitUrl": f"{self.hub.url}/x/y/commit/1", "commitOid": COMMIT}
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -180,9 +191,18 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _answer(self, status: int, content: Any) -> None:
-        data = json.dumps(content).encode()
+        self._send(status, json.dumps(content).encode())
+
+    def _send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{_id(data)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+def _id(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()

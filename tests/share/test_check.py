@@ -409,6 +409,19 @@ def test_what_runs_leave_behind_is_no_problem(bundle: Path) -> None:
     assert check_bundle(bundle) == []
 
 
+def test_a_network_of_the_bundles_own(bundle: Path) -> None:
+    """Not ours, of one file beside the configs, and TorchScript takes it."""
+    (bundle / "own_network.py").write_text(
+        "import torch\n\n\nclass Own(torch.nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 1, 1)\n"
+    )
+    edit(INFERENCE, lambda c: c.update(network_def={"_target_": "own_network.Own"}))(bundle)
+    replace(README, "TorchScript", "Torch")(bundle)
+    problems = check_bundle(bundle)
+    assert [problem.where for problem in problems] == ["models/model.pt"]
+    torch.save(torch.nn.Conv2d(3, 1, 1).state_dict(), bundle / "models/model.pt")
+    assert check_bundle(bundle) == []
+
+
 def test_a_large_file_may_be_listed(bundle: Path) -> None:
     add_large_file(bundle)
     entry = (

@@ -150,16 +150,31 @@ def test_a_full_disk(bundle: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     assert hub.requests == []
 
 
-def test_as_a_command_through_the_environment(bundle: Path, hub: Hub) -> None:
+COMMANDS = """
+import sys
+import monai.bundle
+from monai_ext.__main__ import main
+
+bundle, repository, folder = sys.argv[1:]
+assert main(["publish", bundle, "--hf", repository]) == 0
+name = bundle.rpartition("/")[2]
+monai.bundle.download(name=name, source="huggingface_hub", repo=repository, bundle_dir=folder)
+"""
+
+
+def test_what_was_published_is_downloaded_by_monai(bundle: Path, hub: Hub, tmp_path: Path) -> None:
+    """In a process of its own, since the library reads the hub's address when it is imported."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "monai_ext", "publish", str(bundle), "--hf", REPOSITORY],
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", COMMANDS, str(bundle), REPOSITORY, str(tmp_path / "got")],
+        env={**environment, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")},
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == f"{hub.url}/{REPOSITORY} holds the bundle."
+    assert f"{hub.url}/{REPOSITORY} holds the bundle." in done.stdout
     assert set(hub.repositories[REPOSITORY].tags) == {"0.1.0"}
+    shutil.rmtree(tmp_path / "got" / bundle.name / ".cache")  # of the library
+    assert tree(tmp_path / "got" / bundle.name) == hub.repositories[REPOSITORY].files
