@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.utils import get_equivalent_dtype
+from monai.utils import ensure_tuple, get_equivalent_dtype
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
@@ -30,6 +30,8 @@ from monai_ext.share.problem import Problem
 # The names that the zoo installs for the versions with keys of their own.
 PINS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 PACKAGES = "required_packages_version"
+# Types of JSON in words.
+_KINDS = {"object": "mapping", "array": "list", "dict": "mapping", "str": "string", "int": "number", "float": "number"}
 
 
 def check_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[Problem]:
@@ -46,7 +48,8 @@ def check_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[Problem]:
     problems = _schema_problems(metadata)
     # What the schema calls wrong is of no known shape; nothing more is asked of it.
     sound = {key: value for key, value in metadata.items() if not any(p.where == _key(key) for p in problems)}
-    problems += _version_problems(sound)
+    if "changelog" in sound or "changelog" not in metadata:
+        problems += _version_problems(sound)
     problems += _pin_problems(sound)
     for key, network in sound.items():
         if key.endswith("_data_format") and not any(p.where.startswith(_key(key)) for p in problems):
@@ -69,9 +72,8 @@ def _schema_problems(metadata: Mapping[str, Any]) -> list[Problem]:
             for key in (key for key in fault.validator_value if key not in fault.instance):
                 problems.append(Problem(_key(*fault.absolute_path, key), "is missing", "add it"))
         else:
-            kinds = fault.validator_value
-            wanted = " or ".join(kinds) if isinstance(kinds, list) else kinds
-            found = type(fault.instance).__name__
+            wanted = " or ".join(_KINDS.get(kind, kind) for kind in ensure_tuple(fault.validator_value))
+            found = _KINDS.get(type(fault.instance).__name__, type(fault.instance).__name__)
             problems.append(Problem(_key(*fault.absolute_path), f"is a {found}, not a {wanted}", "correct it"))
     # Each missing key is an error of its own to jsonschema.
     problems = list(dict.fromkeys(problems))

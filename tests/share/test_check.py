@@ -23,11 +23,14 @@ from typing import Any
 import pytest
 import torch
 from bundle_runs import BUNDLES, VESSELS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft201909Validator
 from monai.bundle import verify_metadata
 
 from monai_ext.__main__ import main
 from monai_ext.share import Problem, check_bundle
+from monai_ext.share.metadata_check import check_metadata
 from monai_ext.share.metadata_schema import METADATA_SCHEMA, REQUIRED
 from monai_ext.share.problem import problem_table
 
@@ -102,6 +105,20 @@ def remove(name: str) -> Callable[[Path], None]:
 
 def write(name: str, content: str) -> Callable[[Path], None]:
     return lambda bundle: (bundle / name).write_text(content)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.text("a.1 ", max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(key=st.sampled_from((*METADATA_SCHEMA["properties"], "network_data_format", "x_data_format")), value=JSON)
+def test_no_value_stops_the_check(key: str, value: Any) -> None:
+    metadata = json.loads((VESSELS / META).read_text()) | {key: value}
+    assert all(isinstance(problem, Problem) for problem in check_metadata(VESSELS, metadata))
 
 
 def add_large_file(bundle: Path) -> None:
