@@ -45,8 +45,8 @@ def push_bundle(
         the repository's address.
 
     Raises:
-        ValueError: the bundle is not in order, the repository's name is none, or it has this version; nothing was
-            uploaded.
+        ValueError: the bundle is not in order, or the repository's name is none; nothing was uploaded.
+        FileExistsError: the repository has this version; nothing was uploaded.
         ImportError: huggingface_hub is not installed.
         OSError: no access, no connection, or no space for the copy that is uploaded. The hub shows a version only
             when it is whole; the same command can be given again.
@@ -79,6 +79,7 @@ def push_bundle(
             str(folder),
             version=version,
             ignore_patterns=[CARD_ON_HUB],
+            delete_patterns=["*/*"],  # files of an earlier version
             commit_message=f"{bundle.name} {version}",
         )
         return f"{api.endpoint}/{repository}"

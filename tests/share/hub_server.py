@@ -176,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
                 new[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
             elif entry["key"] == "lfsFile":
                 new[entry["value"]["path"]] = self.hub.blobs[entry["value"]["oid"]]
+            elif entry["key"] == "deletedFile":
+                del repository.files[entry["value"]["path"]]
         repository.files |= new
         repository.commits += 1
         return {"success": True, "commitUrl": f"{self.hub.url}/x/y/commit/1", "commitOid": COMMIT}

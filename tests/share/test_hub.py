@@ -65,6 +65,7 @@ def test_the_hub_gets_the_bundle_the_card_and_the_version(bundle: Path, hub: Hub
 
 
 def test_a_version_is_published_once(bundle: Path, hub: Hub) -> None:
+    (bundle / "docs/old.txt").write_text("of the first version")
     push_bundle(bundle, REPOSITORY)
     commits = hub.repositories[REPOSITORY].commits
     with pytest.raises(FileExistsError, match="has version 0.1.0 already: raise `version`"):
@@ -73,8 +74,11 @@ def test_a_version_is_published_once(bundle: Path, hub: Hub) -> None:
     metadata = json.loads((bundle / "configs/metadata.json").read_text())
     metadata |= {"version": "0.1.1", "changelog": {"0.1.1": "better", "0.1.0": "first"}}
     (bundle / "configs/metadata.json").write_text(json.dumps(metadata))
+    (bundle / "docs/old.txt").unlink()
     push_bundle(bundle, REPOSITORY)
-    assert set(hub.repositories[REPOSITORY].tags) == {"0.1.0", "0.1.1"}
+    tags = hub.repositories[REPOSITORY].tags
+    assert set(tags) == {"0.1.0", "0.1.1"}
+    assert set(tags["0.1.0"]) - set(tags["0.1.1"]) == {"docs/old.txt"} and set(tags["0.1.1"]) < set(tags["0.1.0"])
 
 
 @pytest.mark.parametrize(
