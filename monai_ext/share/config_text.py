@@ -14,11 +14,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+DEEPEST, LONGEST_KEY = 100, 200
 LARGEST = {"json": 8_000_000, "yaml": 500_000}
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "null", "bool", "timestamp", "value")}
 
@@ -47,13 +49,12 @@ def read_config(text: str, kind: str) -> tuple[Any, list[str]]:
     """
     try:
         tree, problems = _from_yaml(text) if kind == "yaml" else (json.loads(text, object_pairs_hook=Pairs), [])
+        for _, _, node in walk(tree):
+            counts = Counter(key for key, _ in node) if isinstance(node, Pairs) else {}
+            twice = [key for key, count in counts.items() if count > 1]
+            problems += [f"The key {key!r} comes twice: what counts depends on who reads it." for key in twice]
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"It cannot be read as {kind.upper()}: {_first_line(error)}") from error
-    for _, _, node in walk(tree):
-        if isinstance(node, Pairs):
-            keys = [key for key, _ in node]
-            twice = dict.fromkeys(key for key in keys if keys.count(key) > 1) if len(set(keys)) < len(keys) else ()
-            problems += [f"The key {key!r} comes twice: what counts depends on who reads it." for key in twice]
     return tree, problems
 
 
@@ -61,22 +62,43 @@ def walk(tree: Any) -> Iterator[tuple[str, str, Any]]:
     """
     Every node with its id, as MONAI writes ids, and the last part of its key; an item of a list has its list's.
 
+    Raises:
+        ValueError: it is nested deeper than `DEEPEST`, or a key is longer than `LONGEST_KEY`.
+
     Example:
         >>> list(walk(Pairs([("train#lr", 0.1)])))[1:]
         [('train::lr', 'lr', 0.1)]
     """
-    stack: list[tuple[str, str, Any]] = [("", "", tree)]
+    stack: list[tuple[str, str, Any, int]] = [("", "", tree, 0)]
     while stack:
-        id, last, node = stack.pop()
+        id, last, node, depth = stack.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels.")
         yield id, last, node
-        children: list[tuple[str, str, Any]] = []
+        children: list[tuple[str, str, Any, int]] = []
         if isinstance(node, Pairs):
             for key, child in node:
+                if len(key) > LONGEST_KEY:
+                    raise ValueError(f"a key is longer than {LONGEST_KEY} characters.")
                 path = key.removeprefix("+").replace("#", "::")
-                children.append((f"{id}::{path}" if id else path, path.rpartition("::")[2], child))
+                children.append((f"{id}::{path}" if id else path, path.rpartition("::")[2], child, depth + 1))
         elif isinstance(node, list):
-            children = [(f"{id}::{n}" if id else str(n), last, child) for n, child in enumerate(node)]
+            children = [(f"{id}::{n}" if id else str(n), last, child, depth + 1) for n, child in enumerate(node)]
         stack.extend(reversed(children))
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """Stops at `DEEPEST`: PyYAML needs much time for what is nested deeper."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels.")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _from_yaml(text: str) -> tuple[Any, list[str]]:
@@ -101,7 +123,7 @@ def _from_yaml(text: str) -> tuple[Any, list[str]]:
             return node.value.lower() in ("true", "yes", "on") if node.tag.endswith(":bool") else None
         return node.value
 
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = yaml.compose(text, Loader=_ShallowLoader)
     return (None if root is None else convert(root)), problems
 
 

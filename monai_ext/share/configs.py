@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
@@ -20,10 +21,13 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai_ext.share.allowed import CLASS_ARGUMENTS, CLASS_WORDS
 from monai_ext.share.components import judge_target
 from monai_ext.share.config_text import Pairs, walk
-from monai_ext.share.expressions import absolute_path, judge_expression, judge_text, read_import
+from monai_ext.share.expressions import LONGEST, absolute_path, judge_expression, judge_text, read_import
 from monai_ext.share.finding import LOOK, OK, Finding
 
 _KEY = re.compile(r"\+?[\w .,;:#/+*&-]*")
+_PATHS = ("dir", "root", "path", "file")
+# Entries of metadata.json that are for people, and may hold addresses.
+_PROSE = ("changelog", "copyright", "data_source", "description", "intended_use", "references", "schema")
 _SHAPE = re.compile(r"[\dnp+*/ ()-]*")
 
 
@@ -69,14 +73,16 @@ def _judge(
     if isinstance(node, Pairs):
         for key, _ in node:
             if not _KEY.fullmatch(key):
-                yield key, "A key with such characters may become code where MONAI puts it into references."
+                yield str(key), "A key with such characters may become code where MONAI puts it into references."
     if last in _KEYS:
         yield from _KEYS[last](node)
     elif last.startswith("pretrained") and node not in (None, False, 0, "0"):
         yield str(node), "Weights are downloaded or loaded from elsewhere."
     if not isinstance(node, str):
         return
-    if node.startswith("$"):
+    if node.startswith(("$", "%", "@")) and len(node) > LONGEST:
+        yield f"{node[:20]}... ({len(node):,} characters)", "An expression of this length hides what it does."
+    elif node.startswith("$"):
         if read_import(node) is None:
             wrong = judge_expression(id, node, imports)
             yield node, "; ".join(f"{what}: {why}" for what, why in wrong)
@@ -85,8 +91,13 @@ def _judge(
         yield from _macro(id, node)
     elif node.startswith("@"):
         yield from _references(id, node, places) or [(node, "")]
-    elif not file.endswith("metadata.json") and last not in ("_target_", "_desc_"):
-        yield from [*judge_text(node), *absolute_path(node)] or ([(node, "")] if "/" in node else [])
+    elif last not in ("_target_", "_desc_") and not _is_prose(file, id):
+        found = [*judge_text(node), *absolute_path(node)]
+        yield from found or ([(node, "")] if "/" in node or last.endswith(_PATHS) else [])
+
+
+def _is_prose(file: str, id: str) -> bool:
+    return PurePosixPath(file).name == "metadata.json" and id.partition("::")[0] in _PROSE
 
 
 def _target(node: Any) -> Iterator[tuple[str, str]]:
@@ -94,8 +105,8 @@ def _target(node: Any) -> Iterator[tuple[str, str]]:
 
 
 def _mode(node: Any) -> Iterator[tuple[str, str]]:
-    if node not in ("default", "callable"):
-        yield str(node), "It stops in a debugger, or is decided elsewhere."
+    if node != "default":
+        yield str(node), "A class is handed on without its arguments, or the run stops in a debugger."
 
 
 def _debug(node: Any) -> Iterator[tuple[str, str]]:

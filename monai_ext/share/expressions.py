@@ -75,7 +75,8 @@ def read_import(value: str) -> tuple[str, str, str] | None:
         ('system', 'os.system', 'It starts programs.')
     """
     try:
-        body = ast.parse(value[1:].strip()).body if len(value) <= LONGEST and "import" in value else []
+        text = ReferenceResolver.normalize_id(value)[1:].strip()
+        body = ast.parse(text).body if len(text) <= LONGEST and "import" in text else []
     except UNREADABLE:
         return None
     if not body or not isinstance(body[0], (ast.Import, ast.ImportFrom)):
@@ -89,7 +90,7 @@ def read_import(value: str) -> tuple[str, str, str] | None:
         allowed = permission(target) is not None or target in MODULES
     if len(body) > 1 or len(node.names) > 1:
         return name, target, "There is more than one statement; MONAI takes the first."
-    if name in BUILTINS or GLOBALS.get(name, target) != target:
+    if name in BUILTINS or name.startswith("_") or GLOBALS.get(name, target) != target:
         return name, target, f"It gives {name!r} another meaning."
     return name, target, "" if allowed else danger(target)
 
@@ -115,7 +116,7 @@ class _Judge:
             names = {
                 name.id for part in node.generators for name in ast.walk(part.target) if isinstance(name, ast.Name)
             }
-            yield from self._inside([part for pair in _parts(node) for part in pair], names)
+            yield from self._inside(_parts(node), names)
             return
         elif isinstance(node, ast.Subscript) and _is_reference(node):
             return
@@ -199,11 +200,11 @@ def _is_reference(node: ast.AST) -> bool:
     return False
 
 
-def _parts(node: Any) -> Iterator[list[ast.AST]]:
+def _parts(node: Any) -> Iterator[ast.AST]:
     """What a loop gives, and what it goes through."""
-    yield [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+    yield from (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
     for part in node.generators:
-        yield [part.iter, *part.ifs]
+        yield from (part.iter, *part.ifs)
 
 
 def _absolute_paths(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -232,7 +233,7 @@ def _operation(node: ast.BinOp) -> Iterator[tuple[str, str]]:
 
 def judge_text(text: str) -> Iterator[tuple[str, str]]:
     """Addresses, and paths that leave the folder of the run, in a text of a config; absolute ones are not told."""
-    if re.search(r"[A-Za-z][\w+.-]*://", text):
+    if "://" in text:
         yield text, "An address: it may be read from or written to."
     elif ".." in re.split(r"[\\/]", text):
         yield text, "A path that leaves its folder."

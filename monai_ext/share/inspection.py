@@ -32,10 +32,11 @@ from monai_ext.share.pickles import inspect_pickle
 from monai_ext.share.python_code import inspect_python
 
 DEEPEST = 3
+MOST_UNPACKED = 8_000_000_000
 LONGEST_TEXT = 2_000_000
 _HEAD = 512
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".ts", ".bin", ".tar")
-_PICKLES = (*_WEIGHTS, ".pkl", ".pickle", ".joblib", ".p")
+_PICKLES = (*_WEIGHTS, ".pkl", ".pickle", ".joblib", ".p", ".npy", ".npz")
 _COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib", ".exe")
 _PROGRAMS = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
@@ -66,7 +67,7 @@ def inspect_bundle(path: str | os.PathLike[str]) -> list[Finding]:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "train.json").write_text('{"net": {"_target_": "os.system", "command": "ls"}}')
-        >>> [(f.level, f.key, f.what) for f in inspect_bundle(folder)]
+        >>> [(f.level, f.key, f.what) for f in inspect_bundle(folder) if f.level != "ok"]
         [('look', 'net#_target_', 'os.system')]
     """
     path = Path(path)
@@ -84,11 +85,14 @@ class _Inspection:
 
     def __init__(self) -> None:
         self.configs: list[tuple[str, Any]] = []
+        self.unpacked = 0
 
     def inspect(self, entries: Iterable[BundleFile | Finding], path: Path) -> list[Finding]:
         findings = list(self._inspect_all(entries, 0))
         if not findings and not self.configs:
             raise ValueError(f"{path} is empty. Give the folder or .zip of a bundle.")
+        if not self.configs:
+            findings.append(Finding(LOOK, "configs", "", "no config", "This is no bundle of MONAI, or not all of it."))
         return findings + inspect_configs(self.configs)
 
     def _inspect_all(self, entries: Iterable[BundleFile | Finding], depth: int) -> Iterator[Finding]:
@@ -97,11 +101,18 @@ class _Inspection:
                 yield entry
                 continue
             try:
+                self._count(entry, depth)
                 with entry.open() as stream:
                     yield from self._inspect(entry, stream, depth)
-            except OSError as error:
+            except (OSError, RecursionError, MemoryError) as error:
                 level = REFUSED if entry.name.lower().endswith(_PICKLES) else LOOK
-                yield Finding(level, entry.name, "", "not read", f"Nobody looked into it: {error.strerror or error}.")
+                reason = getattr(error, "strerror", None) or error or type(error).__name__
+                yield Finding(level, entry.name, "", "not read", f"Nobody looked into it: {reason}.")
+
+    def _count(self, entry: BundleFile, depth: int) -> None:
+        self.unpacked += entry.size if depth else 0
+        if self.unpacked > MOST_UNPACKED:
+            raise OSError(f"the archives of the bundle hold more than {MOST_UNPACKED:,} bytes")
 
     def _inspect(self, file: BundleFile, stream: IO[bytes], depth: int) -> Iterator[Finding]:
         """What a file is by its first bytes comes before what its name says."""

@@ -26,11 +26,11 @@ _REFUSED = "Python runs it as code when the run starts; MONAI from 1.6.1 on refu
 
 
 def inspect_logging(file: str, text: str) -> Iterator[Finding]:
-    """
+    r"""
     The classes and arguments of a ``logging.conf``, which `logging.config.fileConfig` evaluates.
 
     Example:
-        >>> [f.level for f in inspect_logging("logging.conf", "[handler_a]\\nclass=os.system\\nargs=('ls',)")]
+        >>> [f.level for f in inspect_logging("logging.conf", "[handler_a]\nclass=os.system\nargs=('ls',)")]
         ['refused', 'ok']
     """
     parser = configparser.RawConfigParser()

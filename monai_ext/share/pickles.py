@@ -40,14 +40,14 @@ def inspect_pickle(file: str, stream: IO[bytes], *, weights: bool, script: bool 
     Example:
         >>> import io, pickle
         >>> [(f.level, f.what) for f in inspect_pickle("a.pkl", io.BytesIO(pickle.dumps(print)), weights=False)]
-        [('refused', 'builtins.print')]
+        [('refused', 'builtins.print'), ('look', 'a pickle')]
     """
     legacy, count, names = False, 0, set()
     try:
         while count == 0 or not _at_end(stream):
             unknown = set()
             for operation, argument, name in _operations(stream):
-                legacy = legacy or (count == 0 and argument == _MAGIC)
+                legacy = legacy or (weights and count == 0 and argument == _MAGIC)
                 if weights and not script and operation not in WEIGHTS_OPERATIONS:
                     unknown.add(operation)
                 if name is not None and name not in names:

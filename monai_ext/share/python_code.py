@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.metadata
 import sys
 from collections.abc import Iterator
@@ -34,35 +35,51 @@ def inspect_python(file: str, text: str) -> Iterator[Finding]:
         text: the source.
 
     Example:
-        >>> [finding.what for finding in inspect_python("scripts/a.py", "import os")]
-        ['Python code', 'import os']
+        >>> [finding.what for finding in inspect_python("scripts/a.py", "import socket")]
+        ['Python code', 'import socket']
     """
     yield Finding(LOOK, file, "", "Python code", "It runs when a config, or another file, imports it.")
     name = PurePosixPath(file.rpartition("!")[2]).parts[0].removesuffix(".py")
     if name in _importable():
         yield Finding(REFUSED, file, "", name, "It takes the place of a library of that name.")
     try:
-        nodes = list(ast.walk(ast.parse(text)))
+        tree = ast.parse(text)
+        found = dict.fromkeys([*_imports(tree), *_uses(tree)])
     except UNREADABLE as error:
         yield Finding(LOOK, file, "", type(error).__name__, "It cannot be parsed, so nobody knows what it would run.")
         return
-    meanings: dict[str, str] = {}
-    found: dict[tuple[str, str], str] = {}
+    for line, what, name in found:
+        yield Finding(LOOK, file, f"line {line}", what, danger(name))
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """Line, statement and name of each import that is not on the allow-list."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = f"{'.' * node.level}{node.module or ''}"
+            names = [(module, f"{module}.{alias.name}") for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, f"import {full}", full) for module, full in names if module not in MODULES)
+
+
+def _uses(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """Line, name and name of what is used and known to be dangerous, by whatever name it was imported."""
+    meanings = {name: name for name in vars(builtins)}
+    nodes = list(ast.walk(tree))
     for node in nodes:
         for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-            module = f"{'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else alias.name
-            full = f"{module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
-            meanings[alias.asname or alias.name.partition(".")[0]] = full if alias.asname or full != alias.name else ""
-            if module not in MODULES:
-                found[f"line {node.lineno}", f"import {full}"] = danger(full)
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            root = alias.name if module or alias.asname else alias.name.partition(".")[0]
+            meanings[alias.asname or root] = f"{module}{root}"
     for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
-            root, dot, rest = ast.unparse(node.func).partition(".")
-            full = f"{meanings.get(root) or root}{dot}{rest}"
-            if any(f"{full}.".startswith(f"{name}.") for name in DANGERS):
-                found[f"line {node.lineno}", full] = danger(full)
-    for (line, what), why in found.items():
-        yield Finding(LOOK, file, line, what, why)
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            root, dot, rest = ast.unparse(node).partition(".")
+            full = f"{meanings.get(root, '')}{dot}{rest}"
+            if root in meanings and full not in MODULES and any(f"{full}.".startswith(f"{n}.") for n in DANGERS):
+                yield node.lineno, full, full
 
 
 @cache
