@@ -82,16 +82,16 @@ def _operations(stream: IO[bytes]) -> Iterator[tuple[str, Any, str | None]]:
         name = operation.name
         imported = None
         if name in ("GLOBAL", "INST"):
-            imported = ".".join(argument.split(" ", 1))
+            imported = ".".join(str(argument).split(" ", 1))
         elif name == "STACK_GLOBAL":
             imported = _NOT_NAMED if None in pushed[-2:] else ".".join(map(str, pushed[-2:]))
         elif name in ("EXT1", "EXT2", "EXT4"):
             imported = _NOT_NAMED
         yield name, argument, imported
         if name in _MEMO:
-            memo[len(memo) if name == "MEMOIZE" else int(argument)] = pushed[-1]
+            memo[len(memo) if name == "MEMOIZE" else argument] = pushed[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            pushed.append(memo.get(int(argument)))
+            pushed.append(memo.get(argument))
         elif name != "FRAME":
             # Only two texts right before count: what lies deeper may have been exchanged.
             pushed.append(str(argument) if name in _TEXTS else None)
