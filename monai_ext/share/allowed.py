@@ -12,8 +12,8 @@
 """
 What a bundle may name without a person having to look: each entry with its reason. All else is shown.
 
-An entry is one exact name, but for `PACKAGES`: there it is each class that the package itself defines, since MONAI's
-are many; the ones among them that load, download or report to a server are in `EXCEPTIONS`.
+An entry is one exact name, but for `PACKAGES`: there it is each class that the package itself defines and exports,
+since MONAI's are many; the ones among them that load, download or report to a server are in `EXCEPTIONS`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PACKAGES = {
     "monai.networks.schedulers": "noise of diffusion models",
     "torch.nn": "a part of a network",
     "torch.optim": "an optimizer computes with tensors",
+    "torch.optim.lr_scheduler": "it computes learning rates",
     "monai_ext.adapters": "of this package",
     "monai_ext.data": "of this package",
     "monai_ext.handlers": "of this package",
@@ -63,7 +64,6 @@ EXCEPTIONS = {
     "ResNetFeatures": _DOWNLOADS,
     "BertPreTrainedModel": _DOWNLOADS,
     "Transchex": _DOWNLOADS,
-    "CellSamWrapper": "It loads a checkpoint of another library.",
     "FlexUNetEncoderRegister": _BY_NAME,
     "TorchVisionFCModel": _DOWNLOADS,
     "CuCIM": _BY_NAME,
@@ -144,6 +144,7 @@ NAMES = {
     "torch.int64": _TYPE,
     "torch.lerp": _TENSOR,
     "torch.long": _TYPE,
+    "torch.nn.parallel.DistributedDataParallel": _PROCESSES,
     "torch.ones": _TENSOR,
     "torch.tensor": _TENSOR,
     "torch.uint8": _TYPE,

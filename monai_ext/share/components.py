@@ -41,13 +41,14 @@ def permission(path: str) -> str | None:
     if path in NAMES:
         return NAMES[path]
     module, _, name = path.rpartition(".")
-    package = next((known for known in PACKAGES if f"{module}.".startswith(f"{known}.")), None)
-    if package is None or name.startswith("_"):
+    package = max((known for known in PACKAGES if f"{module}.".startswith(f"{known}.")), key=len, default=None)
+    thing = vars(_module(module, package)).get(name) if package else None
+    if package is None or not isinstance(thing, type) or thing.__name__.startswith("_"):
         return None
-    thing = vars(_module(module, package)).get(name)
-    if not isinstance(thing, type) or not f"{thing.__module__}.".startswith(f"{package}."):
+    exported = vars(_module(package, package)).get(thing.__name__) is thing
+    if not exported or not f"{thing.__module__}.".startswith(f"{package}.") or _base_name(thing) in EXCEPTIONS:
         return None
-    return None if _base_name(thing) in EXCEPTIONS else PACKAGES[package]
+    return PACKAGES[package]
 
 
 def judge_target(target: object) -> tuple[str | None, str]:

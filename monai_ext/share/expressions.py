@@ -18,7 +18,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from monai_ext.share.allowed import ATTRIBUTES, BUILTINS, DATA_ROOT, EXPRESSIONS, GLOBALS, MODULES
+from monai_ext.share.allowed import ATTRIBUTES, BUILTINS, CLASS_ARGUMENTS, DATA_ROOT, EXPRESSIONS, GLOBALS, MODULES
 from monai_ext.share.components import permission, takes_class_names
 from monai_ext.share.dangers import danger
 
@@ -126,6 +126,8 @@ class _Judge:
             yield from _operation(node)
         elif isinstance(node, ast.keyword) and node.arg is None:
             yield "**", "It hands on arguments that are not written here."
+        elif isinstance(node, ast.keyword) and str(node.arg).startswith(("pretrained", *CLASS_ARGUMENTS)):
+            yield f"{node.arg}=", "It loads weights or a class; give it in a _target_."
         elif isinstance(node, ast.Dict) and None in node.keys:
             yield "**", "It hands on entries that are not written here."
         elif not isinstance(node, (*_LITERALS, *_PARTS, ast.Subscript)):
