@@ -25,6 +25,7 @@ from monai_ext.share.large_files import leaves_folder
 
 MOST_FILES = 20_000
 LARGEST_MEMBER = 256_000_000
+_FOLDERS = {"configs", "docs", "models", "scripts"}
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,13 @@ def list_archive(archive: zipfile.ZipFile, name: str = "") -> Iterator[BundleFil
     if min((info.header_offset for info in members), default=0) > 0:
         yield Finding(REFUSED, name, "", "bytes before the archive", "Programs differ in what they find in it.")
     seen: set[str] = set()
+    # A bundle may be packed with its folder, which is no part of its paths.
+    tops = {info.orig_filename.partition("/")[0] for info in members if "/" in info.orig_filename}
+    whole = not name and len(tops) == 1 and all("/" in info.orig_filename for info in members)
+    top = f"{tops.pop()}/" if whole and not tops & _FOLDERS else ""
     for info in members:
         # Python cuts names at a zero byte; the name as it stands in the archive may be another.
-        inside = f"{name}!{info.orig_filename}" if name else info.orig_filename
+        inside = f"{name}!{info.orig_filename}" if name else info.orig_filename.removeprefix(top)
         problem = _member_problem(info, seen)
         seen.add(info.filename.casefold())
         if problem:

@@ -97,7 +97,8 @@ def _judge(
 
 
 def _is_prose(file: str, id: str) -> bool:
-    return PurePosixPath(file).name == "metadata.json" and id.partition("::")[0] in _PROSE
+    path = PurePosixPath(file)
+    return path.stem == "large_files" or (path.name == "metadata.json" and id.partition("::")[0] in _PROSE)
 
 
 def _target(node: Any) -> Iterator[tuple[str, str]]:

@@ -177,8 +177,7 @@ class _Inspection:
         yield from (Finding(LOOK, name, "", "a config", problem) for problem in problems)
         if PurePosixPath(name).stem == "large_files":
             yield from inspect_large_files(name, tree)
-        else:
-            self.configs.append((name, tree))
+        self.configs.append((name, tree))
 
     def _inspect_archive(self, file: BundleFile, stream: IO[bytes], depth: int) -> Iterator[Finding]:
         suffix = PurePosixPath(file.name).suffix.lower()

@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from types import SimpleNamespace
 from typing import IO, Any
 
 from monai_ext.share.allowed import WEIGHTS, WEIGHTS_OPERATIONS
@@ -21,6 +22,7 @@ from monai_ext.share.dangers import danger
 from monai_ext.share.finding import LOOK, OK, REFUSED, Finding
 
 LONGEST = 5_000_000
+LARGEST_VALUE = 100_000_000
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _MEMO = ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
@@ -78,7 +80,9 @@ def _operations(stream: IO[bytes]) -> Iterator[tuple[str, Any, str | None]]:
     """Name and argument of each operation of one pickle, and the global that it imports."""
     memo: dict[Any, str | None] = {}
     pushed: list[str | None] = [None, None]
-    for operation, argument, _ in islice(pickletools.genops(stream), LONGEST):
+    # pickletools asks for these three only.
+    reader = SimpleNamespace(read=_limited(stream.read), readline=_limited(stream.readline), tell=stream.tell)
+    for operation, argument, _ in islice(pickletools.genops(reader), LONGEST):
         name = operation.name
         imported = None
         if name in ("GLOBAL", "INST"):
@@ -99,6 +103,17 @@ def _operations(stream: IO[bytes]) -> Iterator[tuple[str, Any, str | None]]:
         if name == "STOP":
             return
     raise ValueError(f"it has more than {LONGEST:,} operations")
+
+
+def _limited(read: Callable[[int], bytes]) -> Callable[..., bytes]:
+    """Read no more than fits into the memory, whatever a pickle says of its sizes."""
+
+    def read_some(size: int = LARGEST_VALUE) -> bytes:
+        if size > LARGEST_VALUE:
+            raise ValueError(f"a value of {size:,} bytes")
+        return read(size)
+
+    return read_some
 
 
 def _at_end(stream: IO[bytes]) -> bool:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import encodings.cp437  # noqa: F401  (zipfile imports it for old names, which is not what is watched for)
 import os
+import pickle
 import sys
+import tempfile
 import time
 import warnings
 import zipfile
@@ -24,9 +26,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile import CANARY, TRICKS, Trick, write_plain
+from hostile import CANARY, TRICKS, Trick, write_plain, zipped
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from monai_ext.share import inspect_bundle
+from monai_ext.share import Finding, inspect_bundle
 
 _EVENTS = ("exec", "import", "os.", "pickle.find_class", "shutil.", "socket.", "subprocess.", "tempfile.", "ctypes.")
 # Reading folders is what an inspection does.
@@ -98,7 +102,62 @@ def test_trick(trick: Trick, folder: Path) -> None:
     assert events == [] and set(sys.modules) == modules and not (folder / CANARY).exists()
 
 
-@pytest.mark.parametrize("trick", TRICKS[::12], ids=[trick.name for trick in TRICKS[::12]])
+# Pipes and links are no files that zipfile packs.
+PACKED = [trick for trick in TRICKS if not {"pipe", "link"} & set(trick.name.split())][::12]
+NAMES = [
+    "a.json",
+    "a.yaml",
+    "large_files.yml",
+    "a.py",
+    "a.conf",
+    "a.pt",
+    "a.pkl",
+    "a.npy",
+    "a.safetensors",
+    "a.png",
+    "a",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(NAMES),
+    st.binary(max_size=80) | st.text(alphabet='{}[]":,$@%#\n -_a1', max_size=60).map(str.encode),
+)
+def test_any_content_is_told_without_an_error(name: str, content: bytes) -> None:
+    assert inspect_contents(name, content)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["a.pt", "a.zip", "a.npz", "a.ts"]),
+    st.lists(st.tuples(st.integers(0), st.integers(1, 255)), max_size=3),
+)
+def test_a_damaged_archive_is_told_without_an_error(name: str, damages: list[tuple[int, int]]) -> None:
+    content = bytearray(
+        zipped(("a/data.pkl", pickle.dumps({"a": print}, 2)), ("a/code/b.py", b"c"), ("a/d.json", b"{}"))
+    )
+    for place, change in damages:
+        content[place % len(content)] ^= change
+    assert any(finding.level != "ok" for finding in inspect_contents(name, bytes(content)))
+
+
+def inspect_contents(name: str, content: bytes) -> list[Finding]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_bytes(content)
+        return inspect_bundle(folder)
+
+
+def test_the_folder_in_an_archive_is_no_part_of_the_paths(plain: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
+        for path in [*plain.rglob("*.json"), *plain.rglob("*.pt")]:
+            archive.write(path, Path("top") / path.relative_to(plain))
+        archive.writestr("top/copy.py", "")
+    files = {finding.file: finding.level for finding in inspect_bundle(tmp_path / "bundle.zip")}
+    assert files["copy.py"] == "refused" and files["configs/train.json"] == "ok"
+
+
+@pytest.mark.parametrize("trick", PACKED, ids=[trick.name for trick in PACKED])
 def test_the_archive_tells_the_same_as_the_folder(trick: Trick, folder: Path, tmp_path: Path) -> None:
     trick.make(folder)
     with zipfile.ZipFile(tmp_path / "bundle.zip", "w") as archive:
