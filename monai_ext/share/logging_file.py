@@ -31,7 +31,7 @@ def inspect_logging(file: str, text: str) -> Iterator[Finding]:
 
     Example:
         >>> [f.level for f in inspect_logging("logging.conf", "[handler_a]\nclass=os.system\nargs=('ls',)")]
-        ['refused', 'ok']
+        ['ok', 'refused', 'ok']
     """
     parser = configparser.RawConfigParser()
     try:
@@ -39,6 +39,7 @@ def inspect_logging(file: str, text: str) -> Iterator[Finding]:
     except configparser.Error as error:
         yield Finding(LOOK, file, "", "a broken file", " ".join(str(error).split())[:200])
         return
+    yield Finding(OK, file, "", "settings of the log", "")
     for section in parser.sections():
         for field in ("class", "args", "kwargs"):
             value = parser.get(section, field, fallback="", raw=True).strip()

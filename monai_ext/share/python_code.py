@@ -84,5 +84,6 @@ def _uses(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
 
 @cache
 def _importable() -> frozenset[str]:
-    """Names of Python's own modules and of installed ones."""
-    return frozenset(sys.stdlib_module_names) | frozenset(importlib.metadata.packages_distributions())
+    """Names of Python's own modules, of those that it looks for at its start, and of installed ones."""
+    always = {"monai", "monai_ext", "sitecustomize", "usercustomize"}
+    return frozenset({*always, *sys.stdlib_module_names, *importlib.metadata.packages_distributions()})

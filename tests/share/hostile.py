@@ -398,6 +398,7 @@ REFUSALS: dict[str, tuple[Maker, str]] = {
     "machine code": (file("lib.txt", b"\x7fELF" + bytes(100)), "machine code"),
     "compiled Python": (file("scripts/a.pyc", b"\0" * 16 + marshal.dumps(compile("1", "a", "eval"))), "machine code"),
     "in the place of a library": (file("nibabel/__init__.py", "x = 1"), "takes the place"),
+    "in the place of this package": (file("monai_ext/__init__.py", "x = 1"), "takes the place"),
     "in the place of a module": (file("copy.py", "x = 1"), "takes the place"),
     "archives in archives": (
         file("a.zip", zipped(("b.zip", zipped(("c.zip", zipped(("d.zip", zipped(("e", b"1"))))))))),
