@@ -61,7 +61,7 @@ def _judge_class(value: str) -> tuple[str, str]:
 
 def _judge_arguments(value: str) -> tuple[str, str]:
     try:
-        nodes = [ast.parse(value, mode="eval").body]
+        nodes: list[ast.AST] = [ast.parse(value, mode="eval").body]
     except UNREADABLE:
         return REFUSED, _REFUSED
     while nodes:

@@ -81,7 +81,7 @@ def _operations(stream: IO[bytes]) -> Iterator[tuple[str, Any, str | None]]:
     memo: dict[Any, str | None] = {}
     pushed: list[str | None] = [None, None]
     # pickletools asks for these three only.
-    reader = SimpleNamespace(read=_limited(stream.read), readline=_limited(stream.readline), tell=stream.tell)
+    reader: Any = SimpleNamespace(read=_limited(stream.read), readline=_limited(stream.readline), tell=stream.tell)
     for operation, argument, _ in islice(pickletools.genops(reader), LONGEST):
         name = operation.name
         imported = None
