@@ -12,10 +12,21 @@
 from __future__ import annotations
 
 from monai_ext.share.checks import check_bundle
+from monai_ext.share.finding import Finding
 from monai_ext.share.hub import push_bundle
+from monai_ext.share.inspection import inspect_bundle
 from monai_ext.share.model_card import model_card
 from monai_ext.share.pack import pack_bundle
 from monai_ext.share.problem import Problem
 from monai_ext.share.zoo import copy_to_zoo
 
-__all__ = ["Problem", "check_bundle", "copy_to_zoo", "model_card", "pack_bundle", "push_bundle"]
+__all__ = [
+    "Finding",
+    "Problem",
+    "check_bundle",
+    "copy_to_zoo",
+    "inspect_bundle",
+    "model_card",
+    "pack_bundle",
+    "push_bundle",
+]
