@@ -399,7 +399,10 @@ def test_a_model_that_does_not_fit_is_named(way: str, bundle: Path) -> None:
     assert found(problems, where, words), problems
 
 
-def test_all_problems_stand_in_one_table(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_stand_in_one_table(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     remove("LICENSE")(bundle)
     edit(META, lambda m: m.update(version="0.2.0"))(bundle)
     write("configs/evaluate.json", "{")(bundle)
