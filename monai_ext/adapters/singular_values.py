@@ -32,8 +32,7 @@ class SingularValues(Adapter):
 
     ``W'`` is formed as :math:`W + U \operatorname{diag}(\operatorname{ReLU}(A \odot S + B) - S) V^T`, which is W bit
     for bit at first, once for each step, and once for all steps of an evaluation. In training, the gradients of A and
-    B are taken directly, and a linear layer that sees few tokens sends them through the factors instead, which is less
-    work than forming ``W'``. The factors are computed when they are first needed, in float32, follow the module to
+    B are taken directly, through the factors or with ``W'``, whichever is less work for the layer. The factors are computed when they are first needed, in float32, follow the module to
     other devices and are not saved.
 
     **Values that the ReLU has clipped.** The plain ReLU has no gradient below zero: a singular value that was once
@@ -117,7 +116,7 @@ class SingularValuesLayer(FactoredLayer):
 
     def linear(self, base: nn.Linear, x: Tensor) -> Tensor:
         u, s, vt = self.factors(base)
-        return _FactoredLinear.apply(x, base.weight, base.bias, u, self._difference(s), vt)  # type: ignore[no-untyped-call,no-any-return]
+        return _FactoredLinear.apply(x, base.weight, base.bias, u, s, self._difference(s), vt)  # type: ignore[no-untyped-call,no-any-return]
 
     def _difference(self, s: Tensor) -> Tensor:
         return positive(self.scale * s + self.shift) - s
@@ -125,42 +124,46 @@ class SingularValuesLayer(FactoredLayer):
 
 class _FactoredLinear(torch.autograd.Function):
     """
-    ``y = x W'^T + b`` with ``W' = W + U diag(d) V^T``, the factors fixed, W frozen or not.
+    ``y = x W'^T + b`` with ``W' = W + U diag(d) V^T`` and ``W = U diag(S) V^T``, the factors fixed.
 
-    With g the gradient of y, ``d`` gets the diagonal of ``U^T (g^T x) V``: of ``g^T x`` where ``W'`` is formed, or,
-    where there are few tokens, as the sum over tokens of ``(g U) * (x V)``, which the passes need anyhow.
+    With g the gradient of y, ``d`` gets the diagonal of ``U^T (g^T x) V``. Where W is frozen, that is the sum over
+    tokens of ``(g U) * (x V)``, and x gets ``(g U diag(S + d)) V^T``: neither ``W'`` nor its gradient is needed. Which
+    of the two ways takes fewer multiplications depends on the shape of W and on how many tokens there are.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, d: Tensor, vt: Tensor
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, s: Tensor, d: Tensor, vt: Tensor
     ) -> Tensor:
-        (wide, thin), tokens = weight.shape, x.numel() // x.shape[-1]
-        # Multiplications of both passes: beside W, or with W' and its gradient formed.
-        ctx.beside = 2 * tokens * len(d) * (wide + thin) < wide * thin * (tokens + 2 * len(d))
-        if ctx.beside:
+        (out, into), tokens, rank = weight.shape, x.numel() // x.shape[-1], len(s)
+        need_x, need_weight = ctx.needs_input_grad[:2]
+        beside = not need_weight and tokens * (out + into) < out * into
+        by_factors = tokens * rank * (out + into * (need_x + (not beside)))
+        ctx.by_factors = not need_weight and by_factors < out * into * (tokens * (1 + need_x) + rank)
+        if beside:
             low = x @ vt.T
-            ctx.save_for_backward(x, weight, u, d, vt, low)
+            ctx.save_for_backward(x, u, s, d, vt, low)
             return F.linear(x, weight, bias) + (low * d) @ u.T
         formed = torch.addmm(weight, u * d, vt)
-        ctx.save_for_backward(x, formed, u, d, vt)
+        ctx.save_for_backward(x, u, s, d, vt, None if ctx.by_factors else formed)
         return F.linear(x, formed, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, u, d, vt, *low = ctx.saved_tensors
+        x, u, s, d, vt, kept = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         g, flat = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        dx = grad @ weight if need_x else None
-        dweight = g.T @ flat if need_weight or not ctx.beside else None
-        if ctx.beside:
+        dweight = None
+        if ctx.by_factors:
             turned = grad @ u
-            dd = (turned * low[0]).reshape(-1, len(d)).sum(0)
-            if dx is not None:
-                dx = dx + (turned * d) @ vt
+            low = x @ vt.T if kept is None else kept
+            dd = (turned * low).reshape(-1, len(d)).sum(0)
+            dx = (turned * (s + d)) @ vt if need_x else None
         else:
+            dweight = g.T @ flat
             dd = ((u.T @ dweight) * vt).sum(1)
-        return dx, dweight if need_weight else None, g.sum(0) if need_bias else None, None, dd, None
+            dx = grad @ kept if need_x else None
+        return dx, dweight if need_weight else None, g.sum(0) if need_bias else None, None, None, dd, None
 
 
 def positive(values: Tensor) -> Tensor:

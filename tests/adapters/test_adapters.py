@@ -364,17 +364,18 @@ def test_the_fast_form_equals_the_branch(n, out, rank, rows, bias, frozen):
     tokens=st.integers(1, 64),
     bias=st.booleans(),
     frozen=st.booleans(),
+    first=st.booleans(),  # of the first layer of a network the input needs no gradient
     method=st.sampled_from([SingularValues(targets=["x"]), SALT(targets=["x"], rank=2, leading=0.4)]),
 )
-def test_singular_values_learn_as_if_the_weight_were_formed(n, out, tokens, bias, frozen, method):
+def test_singular_values_learn_as_if_the_weight_were_formed(n, out, tokens, bias, frozen, first, method):
     torch.manual_seed(0)
     base = nn.Linear(n, out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
     layer = method.layer(base)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(torch.randn_like(parameter))  # some values are clipped
-    x = torch.randn(2, tokens, n, dtype=torch.float64, requires_grad=True)
-    parameters = [x, *layer.parameters(), *(p for p in base.parameters() if p.requires_grad)]
+    x = torch.randn(2, tokens, n, dtype=torch.float64, requires_grad=not first)
+    parameters = [p for p in [x, *layer.parameters(), *base.parameters()] if p.requires_grad]
     formed, fast = F.linear(x, base.weight + layer.change(base), base.bias), layer(base, x)
     assert_same_function(fast, formed, parameters)
 
