@@ -32,8 +32,8 @@ class SingularValues(Adapter):
 
     ``W'`` is formed as :math:`W + U \operatorname{diag}(\operatorname{ReLU}(A \odot S + B) - S) V^T`, which is W bit
     for bit at first, once for each step, and once for all steps of an evaluation. In training, the gradients of A and
-    B are taken directly, through the factors or with ``W'``, whichever is less work for the layer. The factors are computed when they are first needed, in float32, follow the module to
-    other devices and are not saved.
+    B are taken directly, through the factors or with ``W'``, whichever is less work for the layer. The factors are
+    computed when they are first needed, in float32, follow the module to other devices and are not saved.
 
     **Values that the ReLU has clipped.** The plain ReLU has no gradient below zero: a singular value that was once
     clipped would stay zero for ever. Here the gradient passes a clipped value too if a step along it makes the value
