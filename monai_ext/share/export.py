@@ -143,15 +143,18 @@ def _write(
             "file": path.name,
             "format": name,
             "part": part,
-            "inputs": {
-                key: [str(value.dtype).removeprefix("torch."), *value.shape[2:]] for key, value in examples.items()
-            },
+            "inputs": {key: _shape(key, value) for key, value in examples.items()},
             "outputs": list(module.outputs),
             "max_difference": difference,
             "dice": dice,
             "bytes": temporary.stat().st_size,
             "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
         }
+
+
+def _shape(name: str, value: Tensor) -> list[int | str]:
+    """The sizes of an input, in words where they are free."""
+    return ["images", "clicks" if name.startswith("point") else value.shape[1], *value.shape[2:]]
 
 
 def _windows(opened: TrainedBundle, image: str | os.PathLike[str] | None, size: tuple[int, int]) -> Tensor:

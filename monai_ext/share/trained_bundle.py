@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
 from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_ext.inferers import LongestSideInferer, VolumeSlicesInferer
@@ -50,7 +51,7 @@ class TrainedBundle(NamedTuple):
         except (OSError, RuntimeError, ValueError) as error:
             reason = error.__cause__ or error  # MONAI wraps what a transform says
             raise ValueError(f"{path} cannot be compared on: {reason}") from error
-        image = Tensor(image.as_tensor()) if hasattr(image, "as_tensor") else image
+        image = convert_to_tensor(image, track_meta=False)
         return image[..., image.shape[-1] // 2].transpose(1, 2) if image.ndim == 4 else image
 
 
@@ -78,6 +79,7 @@ def open_trained_bundle(
         raise FileNotFoundError(f"{root} is no bundle: {config} does not exist; give the bundle's folder.")
     parser = ConfigParser()
     parser.read_config(str(config))
+    parser.read_meta(str(config.with_name("metadata.json")))
     parser["bundle_root"] = str(root)
     path = Path(checkpoint) if checkpoint is not None else root / "models" / "model.pt"
     # A bundle that loads no trained part is one of base weights.

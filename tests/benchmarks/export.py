@@ -1,0 +1,71 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What exported networks cost: eight windows of the vessel bundle, as its inference asks for them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .compare import ROOT, Benchmark, Bound, Figures, Settings, seconds_of
+
+BUNDLE = ROOT / "bundles" / "fundus_vessel_segmentation"
+
+
+def windows(variant: str, settings: Settings) -> Callable[[], Figures]:
+    """Segment a batch of windows with the merged network in PyTorch, or with the file that was made of it."""
+    import torch
+
+    from monai_ext.share.formats import FORMATS
+    from monai_ext.share.merged import merged_network
+    from monai_ext.share.parts import network_parts
+    from monai_ext.share.trained_bundle import open_trained_bundle
+
+    torch.set_num_threads(settings.threads)
+    opened = open_trained_bundle(BUNDLE)
+    network = merged_network(opened.network)
+    side = opened.settings["window"][0]
+    images = torch.randn(2 if settings.quick else 8, 3, side, side, generator=torch.Generator().manual_seed(0))
+    if variant == "PyTorch":
+        ask = lambda inputs: network(**inputs)  # noqa: E731
+    else:
+        made = FORMATS[variant]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / made.files["model"]
+            part = network_parts(network, (side, side))["model"]
+            made.write(part, {"image": images[:2]}, opened.settings, path)
+            ask = made.read(path, network)
+    with torch.no_grad():
+        ask({"image": images})
+        ask({"image": images})  # TorchScript optimises in the second run
+
+    def measure() -> Figures:
+        with torch.no_grad():
+            return {"seconds": seconds_of(lambda: ask({"image": images}))}
+
+    return measure
+
+
+BENCHMARKS = {
+    "export": Benchmark(
+        title="Exported networks: eight windows of 112 px, micro enlarged twice",
+        variants=("PyTorch", "torchscript", "pt2", "onnx"),
+        prepare=windows,
+        bounds=(
+            Bound("seconds", "torchscript", 1.1, against="PyTorch"),
+            Bound("seconds", "onnx", 1, against="PyTorch"),
+        ),
+        processes=2,
+        turns=10,
+    )
+}
