@@ -217,6 +217,13 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
 
     Returns:
         ``(H, W)`` bool.
+
+    Example:
+        >>> image = np.zeros((3, 64, 96))
+        >>> image[:, 16:48, 32:64] = 0.5
+        >>> mask = field_of_view(image)
+        >>> bool(mask[32, 48]), bool(mask[0, 0])
+        (True, False)
     """
     bright, size = image.max(0).astype(np.float32), image.shape[1:]
     shrink = _LONGER_SIDE / max(size)
@@ -255,6 +262,9 @@ def _open(path: str | os.PathLike[str], part: str) -> tuple[Any, Mapping[str, An
         raise ValueError(f"{path} must be the {part} that python -m monai_ext export wrote, not another ONNX file.")
     if settings["mode"] != "constant":
         raise ValueError(f"{path} blends its windows by {settings['mode']!r}; this runner knows only 'constant'.")
+    taken = session.get_inputs()[0].shape[2:]
+    if part != "decoder" and taken != settings["size"]:
+        raise ValueError(f"{path} takes images of {taken}, not of {settings['size']} as it says; export it again.")
     return session, settings
 
 
@@ -362,6 +372,13 @@ def write_mask(path: str | os.PathLike[str], masks: np.ndarray) -> None:
     Args:
         path: a PNG file; needs Pillow.
         masks: ``(C, H, W)`` bool.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "mask.png")
+        >>> write_mask(path, np.eye(4, dtype=bool)[None])
+        >>> read_picture(path)[0, 0].tolist()
+        [1.0, 0.0, 0.0, 0.0]
     """
     from PIL import Image
 

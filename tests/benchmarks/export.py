@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .compare import ROOT, Benchmark, Bound, Figures, Settings, seconds_of
 
@@ -36,24 +38,35 @@ def windows(variant: str, settings: Settings) -> Callable[[], Figures]:
     network = merged_network(opened.network)
     side = opened.settings["window"][0]
     images = torch.randn(2 if settings.quick else 8, 3, side, side, generator=torch.Generator().manual_seed(0))
-    if variant == "PyTorch":
-        ask = lambda inputs: network(**inputs)  # noqa: E731
-    else:
-        made = FORMATS[variant]
+    ask: Callable[[], object] = partial(network, images)
+    if variant != "PyTorch":
+        made, part = FORMATS[variant], network_parts(network, (side, side))["model"]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / made.files["model"]
-            part = network_parts(network, (side, side))["model"]
             made.write(part, {"image": images[:2]}, opened.settings, path)
-            ask = made.read(path, network)
-    with torch.no_grad():
-        ask({"image": images})
-        ask({"image": images})  # TorchScript optimises in the second run
+            ask = (
+                _onnx(path, images, settings)
+                if variant == "onnx"
+                else partial(made.read(path, network), {"image": images})
+            )
 
     def measure() -> Figures:
         with torch.no_grad():
-            return {"seconds": seconds_of(lambda: ask({"image": images}))}
+            return {"seconds": seconds_of(ask)}
 
+    for _ in range(2):  # TorchScript optimises in the second run
+        measure()
     return measure
+
+
+def _onnx(path: Path, images: Any, settings: Settings) -> Callable[[], object]:
+    """A run of ONNX Runtime with as many threads as the others have."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    session = onnxruntime.InferenceSession(path, options)
+    return lambda: session.run(None, {"image": images.numpy()})
 
 
 BENCHMARKS = {

@@ -22,7 +22,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from bundle_runs import ROOT, VESSELS, run_bundle
+from bundle_runs import ROOT, VESSELS, load_config, run_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import dense_patch_slices
@@ -31,7 +31,9 @@ from PIL import Image
 
 from monai_ext.data import PhotographReader
 from monai_ext.data.phantom import write_phantoms
-from monai_ext.share import OnnxClicks, OnnxSegmenter, export_bundle, onnx_runner
+from monai_ext.share import OnnxClicks, OnnxSegmenter, merged_network, onnx_runner
+from monai_ext.share.formats import FORMATS
+from monai_ext.share.parts import network_parts
 from monai_ext.share.trained_bundle import open_trained_bundle
 from monai_ext.transforms import field_of_view
 
@@ -93,24 +95,32 @@ class TestAlone:
 
 
 REAL = {
-    "fundus_vessel_segmentation": ("chase_db1/test/images/Image_11L.jpg", 112, (330, 0, 730, 400)),
-    "fundus_disc_cup_segmentation": ("idrid_disc/images/IDRiD_09.jpg", 512, None),
-    "histology_nuclei_segmentation": ("dsb2018_stained/*/images/*.png", 112, None),
+    "fundus_vessel_segmentation": ("chase_db1/test/images/Image_11L.jpg", (330, 0, 730, 400)),
+    "fundus_disc_cup_segmentation": ("idrid_disc/images/IDRiD_09.jpg", None),
+    "histology_nuclei_segmentation": ("dsb2018_stained/*/images/*.png", None),
 }
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_images_are_segmented_as_by_the_bundle(name: str, shared_data: Path, tmp_path: Path) -> None:
+def test_real_images_are_segmented_as_by_the_bundle(
+    name: str, exported: Path, shared_data: Path, tmp_path: Path
+) -> None:
     """Three modalities; of the large photograph of vessels a part with the edge of the field of view."""
-    pattern, window, part = REAL[name]
-    image = tmp_path / "image.png"
+    pattern, part = REAL[name]
+    image, bundle, model = tmp_path / "image.png", ROOT / "bundles" / name, tmp_path / "model.onnx"
     with Image.open(sorted(shared_data.glob(pattern))[-1]) as picture:
         (picture if part is None else picture.crop(part)).save(image)
-    bundle = ROOT / "bundles" / name
-    export_bundle(bundle, tmp_path / "exported", formats=["onnx"], image=image)
-    sizes = {"image_size": window} | ({"longest_side": 768} if "disc" in name else {})
-    expected = segment_by_bundle(bundle, image, tmp_path / "bundle", **sizes)
-    assert dice(segment_alone(tmp_path, image, tmp_path / "exported" / "model.onnx"), expected) >= 0.999
+    if bundle == VESSELS:
+        model = exported / "model.onnx"
+    else:
+        opened = open_trained_bundle(bundle)
+        size = opened.settings["window"]
+        module = network_parts(merged_network(opened.network), tuple(size))["model"]
+        settings = {**opened.settings, "size": size, "part": "model"}
+        FORMATS["onnx"].write(module, {"image": torch.zeros(2, 3, *size)}, settings, model)
+    sizes = {key: load_config(bundle, "inference").get(key) for key in ("image_size", "longest_side")}
+    expected = segment_by_bundle(bundle, image, tmp_path / "bundle", **{k: v for k, v in sizes.items() if v})
+    assert dice(segment_alone(tmp_path, image, model), expected) >= 0.999
 
 
 class TestClicks:
