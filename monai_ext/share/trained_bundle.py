@@ -70,8 +70,8 @@ def open_trained_bundle(
 
     Raises:
         FileNotFoundError: there is no such bundle, checkpoint or base.
-        ValueError: the checkpoint is damaged or of another network, or the inference is of a kind that cannot be
-            described.
+        ValueError: the checkpoint is damaged or of another network, the network is no :class:`SAM2Segmenter`, or the
+            inference is of a kind that cannot be described.
     """
     root = Path(bundle)
     config = root / "configs" / "inference.json"
@@ -89,6 +89,8 @@ def open_trained_bundle(
     if wanted:
         _describe_as_trained(parser, path.with_name("adapter.json"))
     network = parser.get_parsed_content("network_def")
+    if not isinstance(network, SAM2Segmenter):
+        raise ValueError(f"{config}: network_def must be a SAM2Segmenter, not {type(network).__name__}.")
     if wanted:
         try:
             network.load_state_dict(read_state_dict(path))
@@ -116,6 +118,8 @@ def _describe_as_trained(parser: ConfigParser, path: Path) -> None:
 def _inference(parser: ConfigParser, config: Path) -> dict[str, Any]:
     """What stands around the network in inference, in the words of the runner's settings."""
     transforms = {t["_target_"].rpartition(".")[2]: t for t in parser["preprocessing"]["transforms"]}
+    if "NormalizeIntensityd" not in transforms:
+        raise ValueError(f"{config}: preprocessing must have NormalizeIntensityd, not only {', '.join(transforms)}.")
     settings = {
         "mean": transforms["NormalizeIntensityd"]["subtrahend"],
         "std": transforms["NormalizeIntensityd"]["divisor"],
@@ -127,7 +131,7 @@ def _inference(parser: ConfigParser, config: Path) -> dict[str, Any]:
         "mode": "constant",
     }
     if "CTWindowsd" in transforms:
-        settings["ct_windows"] = CTWindows(windows=parser.get_parsed_content("windows")).windows
+        settings["ct_windows"] = [list(w) for w in CTWindows(windows=parser.get_parsed_content("windows")).windows]
     inferer = parser.get_parsed_content("inferer")
     while isinstance(inferer, (LongestSideInferer, VolumeSlicesInferer)):
         if isinstance(inferer, LongestSideInferer):

@@ -138,6 +138,22 @@ class TestRefusals:
         assert main(["export", str(tmp_path)]) == 1
         assert "is no bundle" in self.sentence(capsys) and not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("network_def", {"_target_": "torch.nn.Identity"}, "network_def must be a SAM2Segmenter, not Identity"),
+            ("inferer", {"_target_": "SaliencyInferer", "cam_name": "CAM", "target_layers": "x"}, "inferer must be"),
+            ("preprocessing", {"transforms": [{"_target_": "LoadImaged"}]}, "must have NormalizeIntensityd"),
+        ],
+    )
+    def test_a_config_of_another_kind(
+        self, key: str, value: object, told: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = bundle / "configs" / "inference.json"
+        config.write_text(json.dumps(load_config(bundle, "inference") | {key: value}))
+        assert main(["export", str(bundle), "--format", "pt"]) == 1
+        assert told in self.sentence(capsys) and not (bundle / "export").exists()
+
     def test_no_model(self, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (bundle / "models" / "model.pt").unlink()
         assert main(["export", str(bundle)]) == 1
