@@ -35,10 +35,10 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         "--size", type=int, nargs=2, metavar=("H", "W"), help="height and width it takes (default: the bundle's window)"
     )
     parser.add_argument("--image", metavar="I", help="what is compared on (default: a photograph of a retina)")
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=_export_all)
 
 
-def _export(args: argparse.Namespace) -> int:
+def _export_all(args: argparse.Namespace) -> int:
     export_bundle(
         args.bundle,
         args.output,
