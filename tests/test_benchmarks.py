@@ -93,7 +93,8 @@ def test_a_run_and_its_report(
     monkeypatch.setattr(sys, "argv", [*words, "--report"])
     assert methods.main() == 0
     table = capsys.readouterr().out
-    assert f"## {task}" in table and f"| {name} | 2 |" in table
+    assert f"![Dice of every method]({task}.png)" in table and f"| {name} | 2 |" in table
+    assert (tmp_path / "methods.md").read_text() == table
     assert (tmp_path / f"{task}.png").stat().st_size > 1000
 
 

@@ -23,10 +23,12 @@ from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForegro
 from monai_ext.transforms.grids import CheckGridsd
 from monai_ext.transforms.histology import NormalizeStain, NormalizeStaind, RandStain, RandStaind, tissue_mask
 from monai_ext.transforms.instances import LoadInstancesd
+from monai_ext.transforms.lesions import RandBrightLesionsd
 from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
 from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
 from monai_ext.transforms.scenes import DrawScene
+from monai_ext.transforms.seams import SeamsBetweenObjectsd
 from monai_ext.transforms.separation import ConnectedInstancesd, SeparateInstances, SeparateInstancesd
 from monai_ext.transforms.sizes import CheckSizesd
 
@@ -49,9 +51,11 @@ __all__ = [
     "NormalizeStain",
     "NormalizeStaind",
     "ObjectMasksd",
+    "RandBrightLesionsd",
     "RandObjectCropd",
     "RandStain",
     "RandStaind",
+    "SeamsBetweenObjectsd",
     "SeparateInstances",
     "SeparateInstancesd",
     "SimulatePrompts",

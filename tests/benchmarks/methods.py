@@ -71,7 +71,11 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Method:
-    """A row: how the network is made, its loss, its learning rate, and the perturbation of sharpness-aware steps."""
+    """
+    A row: how the network is made, its loss, its learning rate, and the perturbation of sharpness-aware steps.
+
+    ``steps`` is the part of the budget that it gets: half for those that need two passes a step.
+    """
 
     adapters: tuple[dict[str, Any], ...] = ()
     train: tuple[str, ...] = tuple(FINE)
@@ -79,6 +83,7 @@ class Method:
     lr: float = 3e-3
     loss: str = "composite"
     perturbation: str | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
     steps: float = 1.0
 
 
@@ -113,15 +118,18 @@ LOSSES = {
     f"loss: {name}": Method(METHODS["LoRA, rank 16"].adapters, loss=name)
     for name in ("BCE", "Dice", "DiceFocal", "FocalTversky", "composite + clDice")
 }
+PERTURBATIONS: dict[str, dict[str, Any]] = {
+    "GlobalPerturbation": {},
+    "LayerwisePerturbation": {},
+    "RandomPerturbation": {},
+    "SampledPerturbation": {},
+    "SparsePerturbation": {"update_every": 5},  # its mask must be made some times in a short training
+}
 STEPS = {
-    f"steps: {name}": Method(METHODS["LoRA, rank 16"].adapters, perturbation=name, steps=0.5)
-    for name in (
-        "GlobalPerturbation",
-        "LayerwisePerturbation",
-        "RandomPerturbation",
-        "SampledPerturbation",
-        "SparsePerturbation",
+    f"steps: {name}": Method(
+        METHODS["LoRA, rank 16"].adapters, perturbation=name, settings=tuple(settings.items()), steps=0.5
     )
+    for name, settings in PERTURBATIONS.items()
 }
 ROWS = METHODS | LOSSES | STEPS
 
@@ -251,7 +259,8 @@ def train(
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=max(1, steps // 10), t_total=steps)
     handlers: list[Any] = [LrScheduleHandler(schedule, print_lr=False, epoch_level=False)]
     if method.perturbation is not None:
-        handlers.append(SharpnessAware(perturbation=getattr(optimizers, method.perturbation)()))
+        perturbation = getattr(optimizers, method.perturbation)(**dict(method.settings))
+        handlers.append(SharpnessAware(perturbation=perturbation))
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=1,

@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Tables (Markdown, to the terminal) and figures (PNG, beside the results) of ``methods.py``."""
+"""Tables (``methods.md`` and the terminal) and figures (PNG) of ``methods.py``, beside its results."""
 
 from __future__ import annotations
 
@@ -23,18 +23,34 @@ from typing import Any
 import numpy as np
 
 SCORES = {"dice": "Dice", "cldice": "clDice", "hd95": "HD95, pixels"}
+TITLES = {
+    "vessels": "Vessels: CHASE_DB1, eight test photographs",
+    "hrf": "Tuned on CHASE_DB1, tested on HRF: six photographs, which the base `micro` has been trained on",
+    "discs": "Optic discs: IDRiD 09-12",
+    "nuclei": "Nuclei: the last 19 images of DSB 2018's stained tissue",
+}
+HEAD = (
+    "# The table of methods\n\n"
+    "Written by `python -m tests.benchmarks.methods DATA --results docs/benchmarks/methods.jsonl` from `methods.jsonl` "
+    "beside it, which has each image's score of every run. {budget} training steps of four patches for all, automatic, "
+    "native resolution; mean over images (each averaged over the seeds) and its 95 % bootstrap interval; between seeds "
+    "is the standard deviation of the seeds' means. What it says is in [Speed and memory](../benchmarks.md).\n"
+)
 Runs = list[dict[str, Any]]
 
 
 def report(runs: Runs, folder: Path) -> None:
-    """Print one table for each task and draw one figure for each into the folder."""
+    """Write and print one table for each task, and draw one figure for each, into the folder."""
+    pages = [HEAD.format(budget=runs[0]["budget"] if runs else 0)]
     for task in sorted({scored for run in runs for scored in run["scores"]}):
         rows: dict[str, Runs] = defaultdict(list)
         for run in runs:
             if task in run["scores"]:
                 rows[run["method"]].append(run)
-        print_table(task, rows)
+        pages.append(table(task, rows))
         draw(task, rows, folder / f"{task}.png")
+    (folder / "methods.md").write_text("\n".join(pages))
+    sys.stdout.write("\n".join(pages))
 
 
 def per_image(runs: Runs, task: str, score: str) -> np.ndarray:
@@ -59,11 +75,10 @@ def between_seeds(runs: Runs, task: str) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
 
 
-def print_table(task: str, rows: dict[str, Runs]) -> None:
-    if task == "hrf":
-        say("\nThe base `micro` was trained on HRF's vessels; only the U-Nets and the random start have never seen it.")
+def table(task: str, rows: dict[str, Runs]) -> str:
+    lines = [f"## {TITLES[task]}", "", f"![Dice of every method]({task}.png)", ""]
     heads = ["method", "seeds", *SCORES.values(), "between seeds", "trained", "file, MB", "CPU s a step", "peak MiB"]
-    say(f"\n## {task}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, runs in rows.items():
         cells = [name, str(len(runs))]
         for score in SCORES:
@@ -75,13 +90,14 @@ def print_table(task: str, rows: dict[str, Runs]) -> None:
         first = runs[0]
         seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
         cells += [
-            f"{between_seeds(runs, task):.3f}",
+            f"{between_seeds(runs, task):.3f}" if len(runs) > 1 else "",
             f"{first['trained']:,} ({first['trained'] / first['of']:.1%})",
             f"{first['MB']:.1f}",
             f"{np.median(seconds):.2f}" if seconds else "",
             f"{np.median([run['MiB'] for run in runs]):.0f}" if seconds else "",
         ]
-        say(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def draw(task: str, rows: dict[str, Runs], path: Path) -> None:
@@ -105,7 +121,3 @@ def draw(task: str, rows: dict[str, Runs], path: Path) -> None:
 
 def labels_of(names: Iterable[str]) -> list[str]:
     return [name.replace("loss: ", "loss ").replace("steps: ", "") for name in names]
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")

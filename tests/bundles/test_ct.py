@@ -125,6 +125,10 @@ def test_resampling_trains_and_comes_back_to_the_grid_of_the_file(root: Path, da
     truth = np.asarray(nibabel.load(data.parent / "labelsTr" / "case_3.nii.gz").dataobj)
     (row,) = rows(tmp_path / "scores" / "per_image_automatic.csv")
     assert float(row["true_volume_ml"]) == pytest.approx(truth.sum() * 2 * 1.5 * 5 / 1000)
+    prompted = {"output_dir": tmp_path / "scores", "prompt_mode": "box"}
+    run_bundle(root, "train", "evaluate", dataset_dir=data, **prompted, **settings)
+    (row,) = rows(tmp_path / "scores" / "per_image_box.csv")
+    assert float(row["true_volume_ml"]) == pytest.approx(truth.sum() * 2 * 1.5 * 5 / 1000)
     volume = data.parent / "imagesTr" / "case_3.nii.gz"
     run_bundle(root, "inference", dataset_dir=volume, output_dir=tmp_path / "out", **settings)
     mask = nibabel.load(tmp_path / "out" / "case_3_mask.nii.gz")

@@ -58,6 +58,7 @@ from monai_ext.networks import SIZES, SAM2Segmenter
 SKIPS = {
     "it needs the internet": (
         r"(SAM2_BUILD_CUDA=0 )?pip install|python -m monai_ext (weights sam2|labels labels.safetensors vessel$)"
+        r"|python -m monai_ext publish .* --hf |python -m monai\.bundle download "
     ),
     "it needs GPUs": r"torchrun ",
     "two processes are tested elsewhere": r"torchrun ",
@@ -95,6 +96,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "tissue/test/images", folder / "tiles")
     (folder / "slides").mkdir()
     tifffile.imwrite(folder / "slides/a.tif", draw_tissue(0, (300, 400))[0], tile=(128, 128), photometric="rgb")
+    (folder / "model-zoo/ci").mkdir(parents=True)
+    (folder / "model-zoo/models").mkdir()
+    (folder / "model-zoo/models/model_info.json").write_text("{}")
     models = {}
     for bundle in folder.glob("bundles/*_segmentation"):
         config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json"))

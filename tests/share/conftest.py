@@ -11,17 +11,26 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bundle_runs import VESSELS
+from hub_server import TOKEN, Hub, running_hub, use_hub
 
-from monai_ext.share import export_bundle
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of a bundle with a model, to break or to share."""
+    left_out = shutil.ignore_patterns("eval", "export", "base", "__pycache__")
+    return Path(shutil.copytree(VESSELS, tmp_path / "bundles" / VESSELS.name, ignore=left_out))
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The vessel bundle's shipped model in all formats; read only."""
-    folder = tmp_path_factory.mktemp("exported")
-    export_bundle(VESSELS, folder)
-    return folder
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """The stand-in for the hub, which the library takes for the real one, with a token that it knows."""
+    with running_hub() as server:
+        use_hub(server.url, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ FILES = {file for entry in formats.FORMATS.values() for file in entry.files.valu
 def network() -> SAM2Segmenter:
     """The network as the bundle runs it, with its adapters."""
     return open_trained_bundle(VESSELS).network
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    """A copy of the vessel bundle, with its model."""
-    return Path(shutil.copytree(VESSELS, tmp_path / "bundle", ignore=shutil.ignore_patterns("eval", "export")))
 
 
 def images(count: int, seed: int = 0, side: int = 112) -> torch.Tensor:

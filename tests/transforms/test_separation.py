@@ -54,6 +54,15 @@ def test_a_higher_h_divides_less() -> None:
     assert counts[0] == 5 and counts[-1] == 3 and all(a >= b for a, b in pairwise(counts))
 
 
+def test_smoothing_takes_out_the_hills_of_a_ragged_edge() -> None:
+    ragged = discs(12) * torch.from_numpy(np.random.default_rng(0).random((80, 100)) > 0.03)
+    plain, smooth = (
+        SeparateInstances(h=0.5, fill_holes=False, smoothing=smoothing)(ragged)[0].numpy() for smoothing in (0, 2)
+    )
+    assert smooth.max() <= 8 and plain.max() > 2 * smooth.max()
+    assert ((smooth > 0) == (plain > 0)).all()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_objects_fill_the_mask_and_are_numbered_in_a_row(seed: int) -> None:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((60, 70)), 2)
@@ -93,7 +102,12 @@ def test_numbered_objects_stay_and_masks_are_numbered() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"threshold": 1}, "threshold must be between"), ({"h": 0}, "h must be above 0"), ({"seeds": "x"}, "'x'")],
+    [
+        ({"threshold": 1}, "threshold must be between"),
+        ({"h": 0}, "h must be above 0"),
+        ({"seeds": "x"}, "'x'"),
+        ({"smoothing": -1}, "smoothing must be"),
+    ],
 )
 def test_bad_settings(settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
