@@ -32,6 +32,7 @@ from monai_ext.share import onnx_runner
 from monai_ext.share.comparison import SAME, compare_logits, real_photograph, windows_of
 from monai_ext.share.formats import FORMATS, require_packages
 from monai_ext.share.merged import merged_network, plain_settings
+from monai_ext.share.part_export import PartExport
 from monai_ext.share.parts import network_parts, part_inputs
 from monai_ext.share.trained_bundle import TrainedBundle, open_trained_bundle
 
@@ -87,13 +88,17 @@ def export_bundle(
     except TypeError as error:
         raise ValueError(f"{opened.checkpoint} cannot become one network: {error}") from error
     windows = _windows(opened, image, sides)
+    examples = part_inputs(merged, windows[:2])
+    sources = {part: PartExport(module, examples[part]) for part, module in network_parts(merged, sides).items()}
     settings = {**opened.settings, "size": list(sides), "window": list(sides)}
     record = _description(opened, settings)
     failed = []
     for name in chosen:
         for part, file in FORMATS[name].files.items():
             try:
-                record["files"][file] = _write(name, part, folder / file, opened.network, merged, windows, settings)
+                record["files"][file] = _write(
+                    name, part, folder / file, sources[part], opened.network, windows, settings
+                )
             except DifferentExportError as error:
                 failed.append(str(error))
                 continue
@@ -116,21 +121,20 @@ def _write(
     name: str,
     part: str,
     path: Path,
+    source: PartExport,
     network: SAM2Segmenter,
-    merged: SAM2Segmenter,
     windows: Tensor,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write one file and compare it, with another number of images than it was made with."""
     size = (windows.shape[-2], windows.shape[-1])
     original, inputs = network_parts(network, size), part_inputs(network, windows)
-    module, examples = network_parts(merged, size)[part], part_inputs(merged, windows[:2])[part]
     with atomic_path(path) as temporary, torch.no_grad():
-        FORMATS[name].write(module, examples, {**settings, "part": part}, temporary)
-        answer = FORMATS[name].read(temporary, merged)(inputs[part])
+        FORMATS[name].write(source, {**settings, "part": part}, temporary)
+        answer = FORMATS[name].read(temporary, source.part.network)(inputs[part])
         truth = original[part](**inputs[part])
         if part == "encoder":  # what the decoder makes of it
-            embedded = dict(zip(module.outputs, answer, strict=True))
+            embedded = dict(zip(source.part.outputs, answer, strict=True))
             answer, truth = (original["decoder"](**{**inputs["decoder"], **given}) for given in (embedded, {}))
         logits, expected = (found[0] if isinstance(found, tuple) else found for found in (answer, truth))
         difference, dice = compare_logits(logits, expected, settings["threshold"])
@@ -143,8 +147,8 @@ def _write(
             "file": path.name,
             "format": name,
             "part": part,
-            "inputs": {key: _shape(key, value) for key, value in examples.items()},
-            "outputs": list(module.outputs),
+            "inputs": {key: _shape(key, value) for key, value in source.inputs.items()},
+            "outputs": list(source.part.outputs),
             "max_difference": difference,
             "dice": dice,
             "bytes": temporary.stat().st_size,

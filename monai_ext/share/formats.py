@@ -14,21 +14,19 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_ext.networks.segmenter import SAM2Segmenter
 from monai_ext.networks.weights import read_state_dict
 from monai_ext.share.merged import plain_settings
+from monai_ext.share.part_export import PartExport, quiet
 
 # Under this name a file holds its settings.
 SETTINGS = "monai_ext"
@@ -41,7 +39,7 @@ class Format(NamedTuple):
     """How one format is written and read."""
 
     files: Mapping[str, str]  # file for each part of the network
-    write: Callable[[nn.Module, Mapping[str, Tensor], Settings, Path], None]
+    write: Callable[[PartExport, Settings, Path], None]
     read: Callable[[Path, SAM2Segmenter], Asked]
     needs: tuple[str, ...] = ()
 
@@ -58,15 +56,15 @@ def require_packages(names: list[str]) -> None:
         raise ImportError(f"{', '.join(missing)} must be installed for this export: pip install {' '.join(missing)}")
 
 
-def _write_safetensors(part: nn.Module, inputs: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
+def _write_safetensors(source: PartExport, settings: Settings, path: Path) -> None:
     from safetensors.torch import save
 
-    state = {key: value.contiguous() for key, value in _network(part).state_dict().items()}
+    state = {key: value.contiguous() for key, value in source.part.network.state_dict().items()}
     path.write_bytes(save(state, metadata={SETTINGS: json.dumps(settings)}))
 
 
-def _write_tensors(part: nn.Module, inputs: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
-    torch.save(_network(part).state_dict(), path)
+def _write_tensors(source: PartExport, settings: Settings, path: Path) -> None:
+    torch.save(source.part.network.state_dict(), path)
 
 
 def _read_tensors(path: Path, network: SAM2Segmenter) -> Asked:
@@ -75,35 +73,21 @@ def _read_tensors(path: Path, network: SAM2Segmenter) -> Asked:
     return lambda inputs: (plain(inputs["image"]),)
 
 
-def _write_torchscript(part: nn.Module, inputs: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
-    with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(part, tuple(inputs.values()), check_trace=False)
+def _write_torchscript(source: PartExport, settings: Settings, path: Path) -> None:
+    with quiet(), torch.no_grad():
+        traced = torch.jit.trace(source.part, tuple(source.inputs.values()), check_trace=False)
         torch.jit.save(traced, path, _extra_files={f"{SETTINGS}.json": json.dumps(settings)})
 
 
 def _read_torchscript(path: Path, network: SAM2Segmenter) -> Asked:
-    with _quiet():
+    with quiet():
         traced = torch.jit.load(path)
     return lambda inputs: _as_tuple(traced(*inputs.values()))
 
 
-def export_graph(part: nn.Module, inputs: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
-    """
-    Take down what a part computes, for any number of images and clicks of the size of these.
-
-    Args:
-        part: one of :mod:`monai_ext.share.parts`.
-        inputs: at least two images, and clicks, so that their number is not taken for a fixed one.
-    """
-    batch, clicks = torch.export.Dim("batch"), torch.export.Dim("clicks")
-    shapes = {name: {0: batch, 1: clicks} if name.startswith("point") else {0: batch} for name in inputs}
-    with _quiet(), torch.no_grad():
-        return torch.export.export(part, (), dict(inputs), dynamic_shapes=shapes, strict=False)
-
-
-def _write_pt2(part: nn.Module, inputs: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
-    with _quiet():
-        torch.export.save(export_graph(part, inputs), path, extra_files={f"{SETTINGS}.json": json.dumps(settings)})
+def _write_pt2(source: PartExport, settings: Settings, path: Path) -> None:
+    with quiet():
+        torch.export.save(source.graph, path, extra_files={f"{SETTINGS}.json": json.dumps(settings)})
 
 
 def _read_pt2(path: Path, network: SAM2Segmenter) -> Asked:
@@ -111,22 +95,17 @@ def _read_pt2(path: Path, network: SAM2Segmenter) -> Asked:
     return lambda inputs: _as_tuple(program(**inputs))
 
 
-def _write_onnx(part: Any, inputs: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
-    import onnx
-
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            export_graph(part, inputs),
-            f=str(path),
-            input_names=list(inputs),
-            output_names=list(part.outputs),
+def _write_onnx(source: PartExport, settings: Settings, path: Path) -> None:
+    with quiet(), torch.no_grad():
+        program: Any = torch.onnx.export(
+            source.graph,
+            input_names=list(source.inputs),
+            output_names=list(source.part.outputs),
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, {SETTINGS: json.dumps(settings)})
-    onnx.save(model, path)
+    program.model.metadata_props[SETTINGS] = json.dumps(settings)
+    program.save(path, external_data=False)
 
 
 def _read_onnx(path: Path, network: SAM2Segmenter) -> Asked:
@@ -141,26 +120,8 @@ def _read_onnx(path: Path, network: SAM2Segmenter) -> Asked:
     return ask
 
 
-def _network(part: Any) -> SAM2Segmenter:
-    return part.network
-
-
 def _as_tuple(answer: Any) -> tuple[Tensor, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters tell of sizes that become constants, of what they were replaced by, and of torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(

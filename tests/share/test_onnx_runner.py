@@ -16,13 +16,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from bundle_runs import ROOT, VESSELS, load_config, run_bundle
+from bundle_runs import VESSELS, run_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import dense_patch_slices
@@ -31,9 +32,8 @@ from PIL import Image
 
 from monai_ext.data import PhotographReader
 from monai_ext.data.phantom import write_phantoms
-from monai_ext.share import OnnxClicks, OnnxSegmenter, merged_network, onnx_runner
-from monai_ext.share.formats import FORMATS
-from monai_ext.share.parts import network_parts
+from monai_ext.inferers import ForegroundSlidingWindowInferer, LongestSideInferer
+from monai_ext.share import OnnxClicks, OnnxSegmenter, onnx_runner
 from monai_ext.share.trained_bundle import open_trained_bundle
 from monai_ext.transforms import field_of_view
 
@@ -65,11 +65,26 @@ def segment_by_bundle(bundle: Path, image: Path, folder: Path, **overrides: obje
     return np.asarray(Image.open(folder / f"{image.stem}_mask.png"))
 
 
+def normalised(image: np.ndarray) -> torch.Tensor:
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return ((torch.from_numpy(image) - mean) / std)[None]
+
+
 class TestAlone:
-    @pytest.mark.parametrize("side", [90, 200])
-    def test_a_phantom_is_segmented_as_by_the_bundle(self, side: int, exported: Path, tmp_path: Path) -> None:
-        image = write_phantoms(tmp_path / "eyes", count=1, size=side)[0]
-        expected = segment_by_bundle(VESSELS, image, tmp_path / "bundle", image_size=112)
+    def test_a_phantom_is_segmented_as_by_the_bundle(self, exported: Path, tmp_path: Path) -> None:
+        """Lower than a window and wider, so that it is padded and gone through in steps."""
+        image = tmp_path / "image.png"
+        Image.open(write_phantoms(tmp_path / "eyes", count=1, size=150)[0]).crop((0, 50, 150, 100)).save(image)
+        expected = segment_by_bundle(VESSELS, image, tmp_path / "bundle")
+        assert dice(segment_alone(tmp_path, image, exported / "model.onnx"), expected) >= 0.999
+
+    def test_a_real_photograph_is_segmented_as_by_the_bundle(
+        self, exported: Path, shared_data: Path, tmp_path: Path
+    ) -> None:
+        """A part with the edge of the field of view."""
+        image = tmp_path / "image.png"
+        Image.open(shared_data / "chase_db1/test/images/Image_11L.jpg").crop((330, 0, 530, 200)).save(image)
+        expected = segment_by_bundle(VESSELS, image, tmp_path / "bundle")
         assert dice(segment_alone(tmp_path, image, exported / "model.onnx"), expected) >= 0.999
 
     def test_what_it_says_of_a_wrong_file(self, exported: Path, tmp_path: Path) -> None:
@@ -94,59 +109,46 @@ class TestAlone:
             OnnxSegmenter(exported / "model.onnx")(image)
 
 
-REAL = {
-    "fundus_vessel_segmentation": ("chase_db1/test/images/Image_11L.jpg", (330, 0, 730, 400)),
-    "fundus_disc_cup_segmentation": ("idrid_disc/images/IDRiD_09.jpg", None),
-    "histology_nuclei_segmentation": ("dsb2018_stained/*/images/*.png", None),
-}
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_images_are_segmented_as_by_the_bundle(
-    name: str, exported: Path, shared_data: Path, tmp_path: Path
+@pytest.mark.parametrize("size", [(64, 64), (50, 150), (100, 130)])
+@pytest.mark.parametrize("longest_side", [None, 90])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_logits_are_those_of_the_inferer(
+    size: tuple[int, int], longest_side: int | None, overlap: float, exported: Path
 ) -> None:
-    """Three modalities; of the large photograph of vessels a part with the edge of the field of view."""
-    pattern, part = REAL[name]
-    image, bundle, model = tmp_path / "image.png", ROOT / "bundles" / name, tmp_path / "model.onnx"
-    with Image.open(sorted(shared_data.glob(pattern))[-1]) as picture:
-        (picture if part is None else picture.crop(part)).save(image)
-    if bundle == VESSELS:
-        model = exported / "model.onnx"
-    else:
-        opened = open_trained_bundle(bundle)
-        size = opened.settings["window"]
-        module = network_parts(merged_network(opened.network), tuple(size))["model"]
-        settings = {**opened.settings, "size": size, "part": "model"}
-        FORMATS["onnx"].write(module, {"image": torch.zeros(2, 3, *size)}, settings, model)
-    sizes = {key: load_config(bundle, "inference").get(key) for key in ("image_size", "longest_side")}
-    expected = segment_by_bundle(bundle, image, tmp_path / "bundle", **{k: v for k, v in sizes.items() if v})
-    assert dice(segment_alone(tmp_path, image, model), expected) >= 0.999
+    image = np.random.default_rng(0).random((3, *size), np.float32)
+    segmenter = OnnxSegmenter(exported / "model.onnx")
+    changes = {"longest_side": longest_side, "overlap": [overlap] * 2, "field_of_view": False}
+    segmenter.settings = {**segmenter.settings, **changes}
+    inferer: Any = ForegroundSlidingWindowInferer(roi_size=segmenter.settings["window"], overlap=overlap)
+    if longest_side is not None:
+        inferer = LongestSideInferer(longest_side=longest_side, inferer=inferer)
+    with torch.no_grad():
+        expected = inferer(normalised(image), open_trained_bundle(VESSELS).network)[0]
+    np.testing.assert_allclose(segmenter.logits(image), expected, atol=1e-3, rtol=1e-3)
 
 
 class TestClicks:
-    @pytest.mark.parametrize("side", [70, 112, 300])
+    @pytest.mark.parametrize("side", [64, 70, 150])
     def test_they_are_answered_as_by_the_network(self, side: int, exported: Path, tmp_path: Path) -> None:
         """Of an image of another size the places must be scaled with it."""
         network = open_trained_bundle(VESSELS).network
-        image = onnx_runner.read_picture(write_phantoms(tmp_path, count=1, size=max(side, 64))[0])
+        image = onnx_runner.read_picture(write_phantoms(tmp_path, count=1, size=side)[0])
         clicks = OnnxClicks(exported)
         with pytest.raises(ValueError, match="no picture is open"):
             clicks.click([[1, 1]], [1])
         clicks.open(image)
         with pytest.raises(ValueError, match="give clicks with a label each"):
             clicks.click([[1, 1]], [])
-        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        pixels = ((torch.from_numpy(image) - mean) / std)[None]
-        scaled = F.interpolate(pixels, size=(112, 112), mode="bilinear", antialias=True) if side != 112 else pixels
+        scaled = F.interpolate(normalised(image), size=(64, 64), mode="bilinear", antialias=True)
         points, kinds = [[side / 2, side / 3], [side / 4, side / 2]], [1, 0]
         with torch.no_grad():
             embedding = network.encode(scaled)
             for given, box in ((2, None), (1, [side / 5, side / 5, side / 1.5, side / 2])):
                 logits = network.decode(
                     embedding,
-                    torch.tensor(points[:given])[None] * 112 / side,
+                    torch.tensor(points[:given])[None] * 64 / side,
                     torch.tensor(kinds[:given])[None],
-                    boxes=None if box is None else torch.tensor(box)[None] * 112 / side,
+                    boxes=None if box is None else torch.tensor(box)[None] * 64 / side,
                 )[0]
                 expected = F.interpolate(logits, size=(side, side), mode="bilinear")[0].sigmoid() >= 0.5
                 answer = clicks.click(points[:given], kinds[:given], box)
@@ -154,9 +156,9 @@ class TestClicks:
 
     def test_the_encoder_runs_once(self, exported: Path) -> None:
         clicks = OnnxClicks(exported)
-        clicks.open(np.full((3, 112, 80), 0.4, np.float32))
+        clicks.open(np.full((3, 64, 50), 0.4, np.float32))
         del clicks.encoder
-        assert clicks.click([[40, 40]], [1]).shape == (1, 112, 80)
+        assert clicks.click([[40, 40]], [1]).shape == (1, 64, 50)
 
 
 @given(st.tuples(*[st.integers(1, 40)] * 4), st.booleans())
