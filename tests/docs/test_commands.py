@@ -62,7 +62,7 @@ SKIPS = {
     ),
     "it needs GPUs": r"torchrun ",
     "two processes are tested elsewhere": r"torchrun ",
-    "it needs a GPU": r"python -m monai\.bundle run training .*(sam2lora|ssam)\.json",
+    "it needs a GPU": r"python -m monai\.bundle (run training .*(sam2lora|ssam)\.json|trt_export )|trtexec ",
     "it would run this test again": r"make test",
     "exporting to ONNX takes a minute and is tested elsewhere": r"python runs/exported/onnx_runner\.py ",
 }
