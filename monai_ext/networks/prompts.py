@@ -107,12 +107,12 @@ def join_clicks(
         number = points.shape[-2] if points.ndim > 1 else 0
         clicks.append(_per_label(points, (number, 2), sizes, "points").float())
         kinds.append(_per_label(point_labels, (number,), sizes, "point_labels").long())
-        if not bool(((kinds[-1] >= -1) & (kinds[-1] <= 3)).all()):
+        if _has_values() and not bool(((kinds[-1] >= -1) & (kinds[-1] <= 3)).all()):
             raise ValueError("point_labels must be 1, 0, -1 (none), 2 or 3 (box corners).")
     if not clicks:
         return None
     coordinates = torch.cat(clicks, 1)
-    if not bool(torch.isfinite(coordinates).all()):
+    if _has_values() and not bool(torch.isfinite(coordinates).all()):
         raise ValueError("points and boxes must be finite numbers, not NaN or infinite.")
     return coordinates, torch.cat(kinds, 1)
 
@@ -183,6 +183,11 @@ def _encode_position(encoder: Any, position: Tensor) -> Tensor:
     matrix = encoder.pe_layer.positional_encoding_gaussian_matrix.float()
     phase = 2 * math.pi * ((2 * position - 1) @ matrix)
     return torch.cat([phase.sin(), phase.cos()], -1)
+
+
+def _has_values() -> bool:
+    """Whether tensors hold numbers that can be checked, which they do not while the network is exported."""
+    return not (torch.compiler.is_exporting() or torch.jit.is_tracing())
 
 
 def _per_label(prompt: Tensor, tail: tuple[int, ...], sizes: tuple[int, int], name: str) -> Tensor:

@@ -231,7 +231,7 @@ class SAM2Segmenter(nn.Module):
         decoder = self.sam_mask_decoder
         if self.multimask:
             best = iou[:, 1:].argmax(1, keepdim=True) + 1
-            low_res, iou = low_res[range(len(best)), best[:, 0]].unsqueeze(1), iou.gather(1, best)
+            low_res, iou = torch.take_along_dim(low_res, best[..., None, None], 1), iou.gather(1, best)
         elif decoder.dynamic_multimask_via_stability and not self.training:
             low_res, iou = decoder._dynamic_multimask_via_stability(low_res, iou)
         else:
@@ -388,7 +388,8 @@ class SAM2Segmenter(nn.Module):
         dense = embed_mask(encoder, self._mask_input(batch, embedding.size, masks), grid)
         dense = dense.expand(batch * count, -1, -1, -1)
         position, answers = embed_grid(encoder, grid), []
-        for rows in torch.arange(batch * count, device=sparse.device).split(batch * (self.label_chunk or count)):
+        places = torch.arange(batch * count, device=sparse.device)
+        for rows in (places,) if self.label_chunk is None else places.split(batch * self.label_chunk):
             images = rows // count
             low_res, iou, _, score = self.sam_mask_decoder.predict_masks(
                 image_embeddings=embedding.features[images],

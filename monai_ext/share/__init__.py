@@ -12,20 +12,27 @@
 from __future__ import annotations
 
 from monai_ext.share.checks import check_bundle
+from monai_ext.share.export import export_bundle
 from monai_ext.share.finding import Finding
 from monai_ext.share.hub import push_bundle
 from monai_ext.share.inspection import inspect_bundle
+from monai_ext.share.merged import merged_network
 from monai_ext.share.model_card import model_card
+from monai_ext.share.onnx_runner import OnnxClicks, OnnxSegmenter
 from monai_ext.share.pack import pack_bundle
 from monai_ext.share.problem import Problem
 from monai_ext.share.zoo import copy_to_zoo
 
 __all__ = [
     "Finding",
+    "OnnxClicks",
+    "OnnxSegmenter",
     "Problem",
     "check_bundle",
     "copy_to_zoo",
+    "export_bundle",
     "inspect_bundle",
+    "merged_network",
     "model_card",
     "pack_bundle",
     "push_bundle",

@@ -29,7 +29,7 @@ DESCRIPTION = "models/adapter.json"
 CARD = "MODEL_CARD.md"
 # Made by runs, downloaded, private to an editor, or made again when the bundle is packed.
 LEFT_OUT = (
-    *("eval/*", "runs/*", "mlruns/*", "mlruns.db", "models/base/*", "resume.pt", "*/resume.pt"),
+    *("eval/*", "export/*", "runs/*", "mlruns/*", "mlruns.db", "models/base/*", "resume.pt", "*/resume.pt"),
     *(".*", "*/.*", "__pycache__/*", "*/__pycache__/*", "*.pyc", "events.out.*", "*/events.out.*", CARD),
 )
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")

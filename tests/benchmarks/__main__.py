@@ -26,10 +26,11 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from . import adapters, clicks, inference, lora, start
+from . import adapters, clicks, export, inference, lora, start
 from .compare import ROOT, Settings, as_markdown, run_turns, save, serve
 
-BENCHMARKS = lora.BENCHMARKS | adapters.BENCHMARKS | inference.BENCHMARKS | clicks.BENCHMARKS | start.BENCHMARKS
+BENCHMARKS = lora.BENCHMARKS | adapters.BENCHMARKS | inference.BENCHMARKS | clicks.BENCHMARKS
+BENCHMARKS |= export.BENCHMARKS | start.BENCHMARKS
 
 
 def main() -> int:

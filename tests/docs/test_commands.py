@@ -62,8 +62,9 @@ SKIPS = {
     ),
     "it needs GPUs": r"torchrun ",
     "two processes are tested elsewhere": r"torchrun ",
-    "it needs a GPU": r"python -m monai\.bundle run training .*(sam2lora|ssam)\.json",
+    "it needs a GPU": r"python -m monai\.bundle (run training .*(sam2lora|ssam)\.json|trt_export )|trtexec ",
     "it would run this test again": r"make test",
+    "exporting to ONNX takes a minute and is tested elsewhere": r"python runs/exported/onnx_runner\.py ",
 }
 OFFICIAL = {"tiny": "sam2.1_hiera_tiny", "large": "sam2.1_hiera_large"}
 OURS = ("fingerprint", "class_tokens.weight")
@@ -212,7 +213,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert main(rest) == 0
         case ["python", "-m", "monai.bundle", *rest]:
             # What `monai.bundle.__main__` does with the command line.
-            fire.Fire({"run": monai.bundle.run}, command=rest)
+            fire.Fire({"run": monai.bundle.run, "ckpt_export": monai.bundle.ckpt_export}, command=rest)
         case ["make", "demo"]:
             run_demo(monkeypatch)
         case _:

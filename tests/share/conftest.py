@@ -11,19 +11,35 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundle_runs import VESSELS
+from bundle_runs import SHORT, VESSELS
+from filelock import FileLock
 from hub_server import TOKEN, Hub, running_hub, use_hub
+
+from monai_ext.share import export_bundle
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The vessel bundle's shipped model in all formats, for small windows; read only, made once for all workers."""
+    folder = tmp_path_factory.getbasetemp() / "exported"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parents[1] / "exported"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "export.json").is_file():
+            export_bundle(VESSELS, folder, size=(SHORT["image_size"], SHORT["image_size"]))
+    return folder
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A copy of a bundle with a model, to break or to share."""
-    left_out = shutil.ignore_patterns("eval", "base", "__pycache__")
+    left_out = shutil.ignore_patterns("eval", "export", "base", "__pycache__")
     return Path(shutil.copytree(VESSELS, tmp_path / "bundles" / VESSELS.name, ignore=left_out))
 
 

@@ -421,7 +421,10 @@ def test_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_runs_leave_behind_is_no_problem(bundle: Path) -> None:
-    for name in ("eval/big.npy", ".git/config", "models/base/x.bin", "resume.pt", "scripts/__pycache__/a.pyc"):
+    for name in (
+        *("eval/big.npy", "export/model.onnx", ".git/config", "models/base/x.bin", "resume.pt"),
+        "scripts/__pycache__/a.pyc",
+    ):
         (bundle / name).parent.mkdir(parents=True, exist_ok=True)
         (bundle / name).write_bytes(b"/home/me/" * 10)
     with (bundle / "eval/big.npy").open("ab") as file:
