@@ -11,11 +11,11 @@
 
 
 """
-Run bundles in several processes, as torchrun starts them: ``python several_processes.py < JOBS``.
+Run ``monai.bundle`` in several processes, as torchrun starts them, one job after the other.
 
-JOBS is a JSON list of ``{"processes": N, "root": FOLDER, "names": [CONFIG, ...], "overrides": {...}}``. All processes are
-forks of this one, so that the imports are paid for once; one process alone is started as without torchrun. What they say
-goes to ``<output_dir>.log``. Prints the exit codes of each job's processes.
+A job is a line of JSON, ``{"processes": N, "words": [...], "folder": WORKING_DIRECTORY, "log": FILE}``; the answer is a
+line with the exit codes of its processes. All are forks of this one, so that the imports are paid for once. One process
+alone is started as without torchrun. What they say goes to the log.
 """
 
 from __future__ import annotations
@@ -30,15 +30,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import fire
+import monai.bundle
+
 # Imported before the forks, so that each of them is quick.
 import tensorboard
 import torch.utils.tensorboard
-from bundle_runs import run_bundle
 from sam2.modeling.backbones import hieradet
 
+import monai_ext.adapters
+import monai_ext.data
+import monai_ext.inferers
+import monai_ext.losses
+import monai_ext.metrics
+import monai_ext.networks
+import monai_ext.transforms
 from monai_ext.handlers import curves
 
-__all__ = ["hieradet", "run_job", "tensorboard"]
+__all__ = ["hieradet", "monai_ext", "run_job", "tensorboard"]
 
 
 def run_job(job: dict[str, Any]) -> list[int]:
@@ -54,23 +63,25 @@ def start(job: dict[str, Any], rank: int, port: int) -> int:
     child = os.fork()
     if child:
         return child
-    status: Any = 1
+    status = 1
     try:
-        log = Path(job["overrides"]["output_dir"]).with_suffix(".log")
+        log = Path(job["log"])
         log.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        os.chdir(job["folder"])
         if job["processes"] > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["processes"])}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        run_bundle(Path(job["root"]), *job["names"], **job["overrides"])
+        fire.Fire({"run": monai.bundle.run}, command=job["words"])
         status = 0
     except SystemExit as end:
         sys.stderr.write(f"{end.code}\n")
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
@@ -80,4 +91,6 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.getLogger("ignite").setLevel(logging.ERROR)
     curves.draw_curves = lambda history, path: None  # most of the time of a run, and nothing here depends on it
-    sys.stdout.write(json.dumps([run_job(job) for job in json.load(sys.stdin)]) + "\n")
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(run_job(json.loads(line))) + "\n")
+        sys.stdout.flush()
