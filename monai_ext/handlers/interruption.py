@@ -44,6 +44,7 @@ class InterruptionNotice:
     def __init__(self, *, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._before: Any = None
+        self._told = False
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
@@ -52,6 +53,7 @@ class InterruptionNotice:
         engine.add_event_handler(Events.COMPLETED, self._end)
 
     def _begin(self, engine: Engine) -> None:
+        self._told = False
         # Python gives signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, lambda *_: self._terminate(engine))
@@ -72,6 +74,9 @@ class InterruptionNotice:
             self._before = None
 
     def _tell(self, engine: Engine, reason: str) -> None:
+        if self._told:  # ignite raises an error of an iteration a second time, for the run
+            return
+        self._told = True
         logger.error(
             "The training stopped in epoch %d (%s). Give the same command again, with as many processes as you like: "
             "it goes on after its last whole epoch, from %s. If another process died first, torchrun says which, and "

@@ -47,12 +47,11 @@ class BatchParallel(DistributedDataParallel):
 
     Example:
         >>> import tempfile
-        >>> import torch.distributed as dist
         >>> place = f"file://{tempfile.mkdtemp()}/processes"
-        >>> dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+        >>> idist.initialize("gloo", init_method=place, rank=0, world_size=1)  # as torchrun's processes do
         >>> BatchParallel(torch.nn.Linear(2, 1))(torch.zeros(4, 2)).shape
         torch.Size([4, 1])
-        >>> dist.destroy_process_group()
+        >>> idist.finalize()
     """
 
     def __init__(self, module: torch.nn.Module, **settings: Any) -> None:
