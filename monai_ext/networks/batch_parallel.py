@@ -46,12 +46,8 @@ class BatchParallel(DistributedDataParallel):
         ValueError: later, a batch has fewer items than there are processes.
 
     Example:
-        >>> import tempfile
-        >>> place = f"file://{tempfile.mkdtemp()}/processes"
-        >>> idist.initialize("gloo", init_method=place, rank=0, world_size=1)  # as torchrun's processes do
-        >>> BatchParallel(torch.nn.Linear(2, 1))(torch.zeros(4, 2)).shape
-        torch.Size([4, 1])
-        >>> idist.finalize()
+        >>> network = torch.nn.Linear(2, 1)
+        >>> # network = BatchParallel(network), in each of the processes that torchrun has started
     """
 
     def __init__(self, module: torch.nn.Module, **settings: Any) -> None:

@@ -64,7 +64,7 @@ class Forks:
         return json.loads(self._server.stdout.readline())
 
     def close(self) -> None:
-        self._server.communicate(timeout=60)
+        self._server.communicate(timeout=600)
 
 
 def copy_images(source: Path, folder: Path) -> None:
