@@ -22,6 +22,7 @@ from typing import Any
 
 import ignite.distributed as idist
 
+from monai_ext.data.processes import gather_values
 from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
 
@@ -139,7 +140,7 @@ class ImageList:
         """
         for action in self._last:
             action()
-        failed = {path: reason for part in idist.all_gather(self.rejected) for path, reason in part.items()}
+        failed = {path: reason for part in gather_values(self.rejected) for path, reason in part.items()}
         if failed and idist.get_rank() == 0:
             raise SystemExit("\n".join([f"{len(failed)} of the images failed:", *failed.values()]))
 
@@ -166,7 +167,7 @@ class ImageList:
                 self.open(item[self.key])
             except ValueError as error:
                 self.add_failure(item[self.key], str(error))
-        reasons = {path: reason for part in idist.all_gather(self.rejected) for path, reason in part.items()}
+        reasons = {path: reason for part in gather_values(self.rejected) for path, reason in part.items()}
         paths = [item[self.key] for item in items]
         self.rejected = {path: reasons[path] for path in paths if path in reasons}
         return [item for item in items if item[self.key] not in reasons]

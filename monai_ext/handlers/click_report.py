@@ -23,6 +23,7 @@ from ignite.engine import Engine, Events
 from monai.metrics import compute_iou
 
 from monai_ext.data.atomic import atomic_path
+from monai_ext.data.processes import gather_values
 from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import draw_overlay
 from monai_ext.handlers.report import provenance
@@ -128,7 +129,7 @@ class ClickReport:
             write_picture(self.folder / self.mode / name, np.concatenate(pictures, 1))
 
     def _finish(self, engine: Engine) -> None:
-        gathered = [row for part in idist.all_gather(self._rows) for row in part]
+        gathered = [row for part in gather_values(self._rows) for row in part]
         # Several processes measure the same images if there are fewer images than processes.
         rows = list({(row["image"], row["object"], row["answer"]): row for row in gathered}.values())
         places = {path: place for place, path in enumerate(self._names.values())}

@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import EarlyStopHandler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from monai_ext.data.processes import gather_values
 from monai_ext.handlers.files import load_tensors, remove_leftovers, require_writable, save_tensors
 from monai_ext.handlers.interruption import InterruptionNotice
 from monai_ext.handlers.seeding import EpochSeeding
@@ -126,7 +126,7 @@ class ResumeHandler:
 
     def _require_agreement(self, engine: Any) -> None:
         """All processes must go on from the same epoch, or they would wait for each other in vain."""
-        epochs = [epoch for (epoch,) in idist.all_gather((engine.state.epoch,))]
+        epochs = gather_values(engine.state.epoch)
         if len(set(epochs)) > 1:
             raise ValueError(
                 f"{self.path} must be the same file for all processes, but they found a training of "

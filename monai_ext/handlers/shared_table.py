@@ -17,6 +17,7 @@ from typing import Any
 
 import ignite.distributed as idist
 
+from monai_ext.data.processes import gather_values
 from monai_ext.handlers.utils import write_table
 
 
@@ -64,7 +65,7 @@ class SharedTable:
         Args:
             images: in their order.
         """
-        parts = idist.all_gather(self._rows)
+        parts = gather_values(self._rows)
         if idist.get_rank() == 0:
             if len(parts) > 1 and any(parts):
                 places = {image: place for place, image in enumerate(images)}
