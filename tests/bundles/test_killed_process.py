@@ -28,7 +28,7 @@ from bundle_runs import ROOT, VESSELS
 from processes import Forks, Runs, curves
 
 SETTINGS = {"batch_size": 3, "steps_per_epoch": 2, "max_epochs": 6}
-DEADLINE = 300
+DEADLINE = 1200  # seconds, on the busiest of machines
 
 
 def test_a_killed_process_ends_the_job_and_no_epoch_is_lost(forks: Forks, tmp_path: Path) -> None:
@@ -51,9 +51,12 @@ def test_a_killed_process_ends_the_job_and_no_epoch_is_lost(forks: Forks, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(killed / "resume.pt", job)
-    os.kill(second_process(job.pid), signal.SIGKILL)
-    said = job.communicate(timeout=DEADLINE)[1]
+    try:
+        wait_for(killed / "resume.pt", job)
+        os.kill(second_process(job.pid), signal.SIGKILL)
+        said = job.communicate(timeout=DEADLINE)[1]
+    finally:
+        job.kill()
     assert job.returncode != 0
     done = torch.load(killed / "resume.pt", weights_only=True)["trainer"]["epoch"]
     assert 1 <= done < SETTINGS["max_epochs"]
