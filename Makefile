@@ -35,8 +35,8 @@ benchmark: $(READY)
 base: $(READY)
 	@test -n "$(DATA)" || { echo "make base needs DATA=folder, see bundles/sam2_micro_pretraining/docs/README.md"; exit 2; }
 	@data=$$(realpath "$(DATA)") && PATH="$(CURDIR)/$(BIN):$$PATH" && cd bundles/sam2_micro_pretraining && \
-	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json']" --dataset_dir "$$data" && \
-	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json','configs/more_vessels.json']" --dataset_dir "$$data" --weights models/sam2_micro.safetensors
+	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json']" --dataset_dir "$$data" --batch_size 12 && \
+	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json','configs/more_vessels.json']" --dataset_dir "$$data" --batch_size 12 --weights models/sam2_micro.safetensors
 
 clean:
 	rm -rf $(VENV) runs

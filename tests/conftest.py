@@ -11,9 +11,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from processes import Forks
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,3 +30,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are tested only where {folder.relative_to(ROOT.parent)} lies beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """What runs bundles in several processes; the first use starts it."""
+    from processes import Forks
+
+    forks = Forks()
+    yield forks
+    forks.close()

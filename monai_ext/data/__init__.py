@@ -19,6 +19,7 @@ from monai_ext.data.polygons import PolygonWriter
 from monai_ext.data.pretraining import PretrainingData
 from monai_ext.data.pyramid import PyramidWriter
 from monai_ext.data.reader import PhotographReader
+from monai_ext.data.sampler import DistributedEvaluationSampler
 from monai_ext.data.slide import Slide, SlideList
 from monai_ext.data.splits import SegmentationData
 from monai_ext.data.volume_reader import VolumeReader
@@ -26,6 +27,7 @@ from monai_ext.data.volumes import VolumeList
 
 __all__ = [
     "DicomSeries",
+    "DistributedEvaluationSampler",
     "ImageList",
     "LabelReader",
     "PhotographReader",

@@ -15,11 +15,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+
+from monai_ext.data.processes import gather_values
 from monai_ext.data.progress import with_progress
 from monai_ext.data.reader import IMAGE_SUFFIXES, PhotographReader
 
@@ -34,6 +37,8 @@ class ImageList:
     One bad file must neither stop the others nor be forgotten: it is left out of ``datalist``, logged, and listed by
     ``finish``, which a bundle calls last.
 
+    Several processes divide the images: each opens a part, and then each has its part of the good ones in ``datalist``.
+
     Args:
         source: a folder (its images, not those of its subfolders), a glob pattern, one image file, a MONAI datalist
             ``.json`` (a list, or a dict with the list under ``testing``, ``test`` or ``validation``), or a list.
@@ -43,6 +48,7 @@ class ImageList:
 
     Attributes:
         datalist: the good images, ``[{key: path, ...}, ...]``, sorted where ``source`` has no order of its own.
+        paths: the good images of all processes, in order.
         rejected: path -> the sentence that says why, for every bad image.
 
     Raises:
@@ -70,11 +76,13 @@ class ImageList:
         self, *, source: str | os.PathLike[str] | Sequence[str | Mapping[str, Any]], key: str = "image"
     ) -> None:
         self.key = key
-        self.datalist: list[dict[str, Any]] = []
         self.rejected: dict[str, str] = {}
+        self._last: list[Callable[[], None]] = []
         items = self._items(source)
-        self._open_all(items)
-        if not self.datalist:
+        good = self._open_all(items)
+        self.paths = [item[key] for item in good]
+        self.datalist = good[idist.get_rank() :: idist.get_world_size()]
+        if not good:
             reasons = "\n".join(self.rejected.values())
             raise ValueError(f"none of the {len(items)} images in {_brief(source)} can be used:\n{reasons}")
 
@@ -110,16 +118,31 @@ class ImageList:
         self.rejected[str(path)] = reason if str(path) in reason else f"{path}: {reason}"
         _LOGGER.warning(self.rejected[str(path)])
 
+    def at_end(self, action: Callable[[], None]) -> None:
+        """
+        Have something done in ``finish``, before anything else.
+
+        Args:
+            action: called without arguments, in every process.
+
+        """
+        self._last.append(action)
+
     def finish(self) -> None:
         """
         End the program with exit code 1 and one line per failed image, if any failed.
+
+        Of several processes the first one does, when all have done their images.
 
         Raises:
             SystemExit: an image was rejected or failed later.
 
         """
-        if self.rejected:
-            raise SystemExit("\n".join([f"{len(self.rejected)} of the images failed:", *self.rejected.values()]))
+        for action in self._last:
+            action()
+        failed = {path: reason for part in gather_values(self.rejected) for path, reason in part.items()}
+        if failed and idist.get_rank() == 0:
+            raise SystemExit("\n".join([f"{len(failed)} of the images failed:", *failed.values()]))
 
     def _items(self, source: Any) -> list[dict[str, Any]]:
         if not isinstance(source, (str, os.PathLike)):
@@ -136,14 +159,18 @@ class ImageList:
             _check_output_names([item[self.key] for item in items])
         return items
 
-    def _open_all(self, items: list[dict[str, Any]]) -> None:
-        for item in with_progress(items, "Opening images"):
+    def _open_all(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Open this process's part; the good items of all processes."""
+        rank, processes = idist.get_rank(), idist.get_world_size()
+        for item in with_progress(items[rank::processes], "Opening images"):
             try:
                 self.open(item[self.key])
             except ValueError as error:
                 self.add_failure(item[self.key], str(error))
-            else:
-                self.datalist.append(item)
+        reasons = {path: reason for part in gather_values(self.rejected) for path, reason in part.items()}
+        paths = [item[self.key] for item in items]
+        self.rejected = {path: reasons[path] for path in paths if path in reasons}
+        return [item for item in items if item[self.key] not in reasons]
 
 
 def _find_files(source: str, suffixes: tuple[str, ...]) -> list[str]:

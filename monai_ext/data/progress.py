@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import ignite.distributed as idist
+
 Item = TypeVar("Item")
 
 _SHOW_FROM = 20
 
 
 def with_progress(items: Sequence[Item], doing: str) -> Iterable[Item]:
-    """Go through images with a progress bar, if there are enough of them to wait for."""
-    if len(items) < _SHOW_FROM:
+    """Go through images with a progress bar in the first process, if there are enough of them to wait for."""
+    if len(items) < _SHOW_FROM or idist.get_rank() > 0:
         return items
     from tqdm import tqdm
 

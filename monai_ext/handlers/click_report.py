@@ -17,16 +17,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.metrics import compute_iou
 
 from monai_ext.data.atomic import atomic_path
+from monai_ext.data.processes import gather_values
 from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import draw_overlay
 from monai_ext.handlers.report import provenance
 from monai_ext.handlers.utils import (
     batch_items,
+    image_names,
     item_value,
     source_path,
     unique_stem,
@@ -46,7 +49,8 @@ class ClickReport:
     of each source and its 95 % bootstrap interval (over images, since the objects of an image are alike),
     ``curve_<mode>.png``, and for each image ``<mode>/<source>_<image>.jpg``: all objects after the first and after the
     last answer side by side, green where right, red where false, blue where missed. The means are in
-    ``engine.state.metrics`` as ``iou_<source>_<answer>``. For one process.
+    ``engine.state.metrics`` as ``iou_<source>_<answer>``. Of several processes each draws its own images, and the first
+    writes what all have measured.
 
     Args:
         output_dir: folder of the files; made if missing.
@@ -89,7 +93,7 @@ class ClickReport:
         self.image_key, self.pred_key, self.label_key, self.source_key = image_key, pred_key, label_key, source_key
         self.bootstrap, self.seed = bootstrap, seed
         self._rows: list[dict[str, Any]] = []
-        self._drawn: dict[str, str] = {}
+        self._names: dict[str, str] = {}
 
     def attach(self, engine: Engine) -> None:
         """
@@ -101,8 +105,8 @@ class ClickReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._measure)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
-    def _start(self, _engine: Engine) -> None:
-        self._rows, self._drawn = [], {}
+    def _start(self, engine: Engine) -> None:
+        self._rows, self._names = [], image_names(engine)
 
     def _measure(self, engine: Engine) -> None:
         for item in batch_items(engine):
@@ -119,23 +123,30 @@ class ClickReport:
                 for index, (mask, score) in enumerate(zip(truth, scores, strict=True), start=1):
                     row = {"object": index, "pixels": int(mask.sum()), "answer": number, "iou": score}
                     self._rows.append(facts | row)
-            name = f"{source}_{unique_stem(path, self._drawn)}.jpg"
+            name = f"{source}_{unique_stem(path, self._names)}.jpg"
             photograph, found = upright(item_value(item, self.image_key)), upright(truth.any(0))
             pictures = [draw_overlay(photograph, upright(answer.any(0)), found) for answer in answers[[0, -1]]]
             write_picture(self.folder / self.mode / name, np.concatenate(pictures, 1))
 
     def _finish(self, engine: Engine) -> None:
-        names = list(dict.fromkeys(row["source"] for row in self._rows))
-        sources = {name: self._summarise([row for row in self._rows if row["source"] == name]) for name in names}
+        gathered = [row for part in gather_values(self._rows) for row in part]
+        # Several processes measure the same images if there are fewer images than processes.
+        rows = list({(row["image"], row["object"], row["answer"]): row for row in gathered}.values())
+        places = {path: place for place, path in enumerate(self._names.values())}
+        rows.sort(key=lambda row: places[row["image"]])
+        names = list(dict.fromkeys(row["source"] for row in rows))
+        sources = {name: self._summarise([row for row in rows if row["source"] == name]) for name in names}
         engine.state.metrics.update(
             {f"iou_{name}_{n}": s["mean"] for name, part in sources.items() for n, s in part["answers"].items()}
         )
-        write_table(self.table_path, COLUMNS, self._rows)
-        facts = {**provenance(), "mode": self.mode, "seed": self.seed, "bootstrap": self.bootstrap, "sources": sources}
-        with atomic_path(self.summary_path) as temporary:
-            temporary.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        with atomic_path(self.curve_path) as temporary:
-            _draw_curve(sources, temporary)
+        if idist.get_rank() == 0:
+            write_table(self.table_path, COLUMNS, rows)
+            facts = {**provenance(), "mode": self.mode, "seed": self.seed, "bootstrap": self.bootstrap}
+            facts["sources"] = sources
+            with atomic_path(self.summary_path) as temporary:
+                temporary.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            with atomic_path(self.curve_path) as temporary:
+                _draw_curve(sources, temporary)
 
     def _summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         images = list(dict.fromkeys(row["image"] for row in rows))

@@ -22,8 +22,8 @@ import numpy as np
 from monai_ext.data.atomic import atomic_path
 from monai_ext.data.polygons import PolygonWriter
 from monai_ext.handlers.overlay import LABEL_COLOURS
-from monai_ext.handlers.table_writer import FailureList, TableWriter
-from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
+from monai_ext.handlers.table_writer import RunImages, TableWriter
+from monai_ext.handlers.utils import item_value, upright, write_picture
 
 
 class ObjectWriter(TableWriter):
@@ -62,7 +62,7 @@ class ObjectWriter(TableWriter):
         output_dir: str | os.PathLike[str],
         labels: Sequence[str],
         kind: str = "detection",
-        images: FailureList | None = None,
+        images: RunImages | None = None,
         instances_key: str = "instances",
     ) -> None:
         super().__init__(Path(output_dir) / "objects.csv", images)
@@ -70,7 +70,7 @@ class ObjectWriter(TableWriter):
         self.instances_key = instances_key
 
     def write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        name = unique_stem(path, self._names)
+        name = self.name_of(path)
         maps = upright(item_value(item, self.instances_key))
         polygons = f"{name}.geojson"
         rows = []

@@ -20,7 +20,15 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from monai_ext.handlers.files import require_writable
-from monai_ext.handlers.utils import batch_items, item_value, source_path, unique_stem, upright, write_picture
+from monai_ext.handlers.utils import (
+    batch_items,
+    image_names,
+    item_value,
+    source_path,
+    unique_stem,
+    upright,
+    write_picture,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +43,7 @@ class OverlayHandler:
     Write pictures that compare prediction and truth on the photograph: green both, red false, blue missed.
 
     Each image has one file, ``<output_dir>/<image name>.jpg``, that is overwritten by later epochs. A picture that
-    cannot be written is logged and costs nothing else.
+    cannot be written is logged and costs nothing else. Of several processes each draws its own images.
 
     Args:
         output_dir: folder of the pictures; made if missing.
@@ -74,7 +82,7 @@ class OverlayHandler:
         self.interval = interval
         self.max_images = max_images
         self.keys = (image_key, pred_key, label_key)
-        self._drawn: dict[str, str] = {}
+        self._names: dict[str, str] = {}
 
     def attach(self, engine: Engine) -> None:
         """
@@ -85,16 +93,16 @@ class OverlayHandler:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw)
 
-    def _start(self, _engine: Engine) -> None:
-        self._drawn = {}
+    def _start(self, engine: Engine) -> None:
+        self._names = image_names(engine)
 
     def _draw(self, engine: Engine) -> None:
         if engine.state.epoch % self.interval:
             return
         for item in batch_items(engine):
-            if self.max_images is not None and len(self._drawn) >= self.max_images:
-                return
-            name = unique_stem(source_path(item), self._drawn)
+            name = unique_stem(source_path(item), self._names)
+            if self.max_images is not None and list(self._names).index(name) >= self.max_images:
+                continue
             picture = draw_overlay(*(upright(item_value(item, key)) for key in self.keys))
             try:
                 write_picture(self.output_dir / f"{name}.jpg", picture)

@@ -139,7 +139,7 @@ class EvaluationReport:
 
     def _finish(self, engine: Engine) -> None:
         gathered = string_list_all_gather([json.dumps(row) for row in self._rows])
-        # A sampler that pads the last batch makes two processes measure the same image.
+        # Several processes measure the same images if there are fewer images than processes.
         rows = list({(row["image"], row["label"]): row for row in map(json.loads, filter(None, gathered))}.values())
         rows.sort(key=lambda row: (row["image"], self.labels.index(row["label"])))
         summary = {label: self._summarise([row for row in rows if row["label"] == label]) for label in self.labels}

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from monai_ext.handlers.overlay import draw_overlay
-from monai_ext.handlers.table_writer import FailureList, TableWriter
-from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
+from monai_ext.handlers.table_writer import RunImages, TableWriter
+from monai_ext.handlers.utils import item_value, upright, write_picture
 
 
 class SegmentationWriter(TableWriter):
@@ -68,7 +68,7 @@ class SegmentationWriter(TableWriter):
         output_dir: str | os.PathLike[str],
         labels: Sequence[str],
         overlay: bool = True,
-        images: FailureList | None = None,
+        images: RunImages | None = None,
         image_key: str = "image",
         pred_key: str = "pred",
         probability_key: str = "probability",
@@ -83,7 +83,7 @@ class SegmentationWriter(TableWriter):
         self.probability_key, self.fov_key = probability_key, fov_key
 
     def write_image(self, path: str, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        name = unique_stem(path, self._names)
+        name = self.name_of(path)
         masks = upright(item_value(item, self.pred_key)) > 0.5
         if len(masks) != len(self.labels):
             raise ValueError(f"{path}: {self.pred_key!r} must have {len(self.labels)} channels, not {len(masks)}.")

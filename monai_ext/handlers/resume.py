@@ -27,7 +27,9 @@ from ignite.engine import Engine, Events
 from monai.handlers import EarlyStopHandler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from monai_ext.data.processes import gather_values
 from monai_ext.handlers.files import load_tensors, remove_leftovers, require_writable, save_tensors
+from monai_ext.handlers.interruption import InterruptionNotice
 from monai_ext.handlers.seeding import EpochSeeding
 from monai_ext.handlers.trained import unwrapped
 
@@ -46,7 +48,8 @@ class ResumeHandler:
     Attached to the trainer, it saves after every epoch, when all other handlers have run: the trained part, everything
     in ``states``, the AMP scaler, the counters and the best metric of the trainer. When a run starts and the file
     exists, it goes on after the last whole epoch. Randomness needs no saving, because :class:`EpochSeeding`, which
-    this attaches, makes it a function of the epoch: the epoch that was interrupted is run again the same. A run that
+    this attaches, makes it a function of the epoch: the epoch that was interrupted is run again the same, by as many
+    processes as there are then. What stops a training is reported by :class:`InterruptionNotice`. A run that
     is finished (by its epochs or by an early stop) is said to be so and ends at once.
 
     Put it first in ``train_handlers`` (after a :class:`TrainedPartLoader`, if there is one), so that whatever else acts
@@ -65,7 +68,8 @@ class ResumeHandler:
 
     Raises:
         TypeError: an object of ``states`` has no state, or ``resume`` is no bool.
-        ValueError: on starting, when the file is damaged or of another run; nothing has been changed then.
+        ValueError: on starting, when the file is damaged or of another run; nothing has been changed then. Or when not
+            all of several processes find it.
         OSError: the file cannot be written, on starting, or the disk is full.
 
     Example:
@@ -102,6 +106,7 @@ class ResumeHandler:
         """Attach to a :class:`monai.engines.Trainer`."""
         engine.add_event_handler(Events.STARTED, self)
         EpochSeeding(seed=self.seed).attach(engine)
+        InterruptionNotice(path=self.path).attach(engine)
 
     def __call__(self, engine: Any) -> None:
         """Restore the run, if there is one, and see to it that every epoch is saved."""
@@ -112,11 +117,21 @@ class ResumeHandler:
         elif engine.state.rank == 0:
             # Killed in its first epoch, this run must not be taken for the one that was here before.
             self.path.unlink(missing_ok=True)
+        self._require_agreement(engine)
         if engine.state.rank == 0:
             remove_leftovers(self.path)
             # Only now, when all others are attached: it must come after validation, schedule and early stop.
             if not engine.has_event_handler(self._save):
                 engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _require_agreement(self, engine: Any) -> None:
+        """All processes must go on from the same epoch, or they would wait for each other in vain."""
+        epochs = gather_values(engine.state.epoch)
+        if len(set(epochs)) > 1:
+            raise ValueError(
+                f"{self.path} must be the same file for all processes, but they found a training of "
+                f"{', '.join(map(str, epochs))} epochs: choose an output_dir that all nodes share."
+            )
 
     def _save(self, engine: Any) -> None:
         save_tensors(_plain({"run": self._run, **self._collect(engine)}), self.path)

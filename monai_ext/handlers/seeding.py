@@ -23,12 +23,13 @@ from monai.data.utils import set_rnd
 
 class EpochSeeding:
     """
-    Make the randomness of every epoch a function of (seed, epoch, rank) alone.
+    Make the randomness of every epoch a function of (seed, epoch) alone.
 
     When an epoch starts, this seeds ``random``, ``numpy``, ``torch`` on all devices, the random transforms of the
     data set, the simulated clicks of the inferer and the generators of the loader, and starts a fresh pass through the
     data. So epochs differ from each other, an epoch that is run again is the same to the last bit, and nothing that
-    happens between two epochs, a validation for one, can disturb them.
+    happens between two epochs, a validation for one, can disturb them. All processes of a training draw the same, so
+    their number makes no difference, see :class:`monai_ext.networks.BatchParallel`.
 
     Args:
         seed: any whole number that is not negative.
@@ -58,8 +59,7 @@ class EpochSeeding:
 
     def __call__(self, engine: Engine) -> None:
         """Seed everything for the epoch that starts now."""
-        rank = getattr(engine.state, "rank", 0)
-        seed = int(np.random.SeedSequence((self.seed, engine.state.epoch, rank)).generate_state(1)[0])
+        seed = int(np.random.SeedSequence((self.seed, engine.state.epoch, 0)).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

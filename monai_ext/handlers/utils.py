@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine
@@ -110,6 +111,28 @@ def source_path(item: Mapping[str, Any]) -> str:
     raise ValueError(
         f"none of the items {sorted(map(str, item))} remembers the file it came from: load images with LoadImaged."
     )
+
+
+def image_names(engine: Engine) -> dict[str, str]:
+    """
+    Return what :func:`unique_stem` begins with, so that all processes name an image alike.
+
+    In a single process that is nothing; in several it is the names of all images that their loaders go through.
+
+    Args:
+        engine: a MONAI engine; its data set is MONAI's, or a ``ConcatDataset`` of such, of records with ``image``.
+
+    Example:
+        >>> image_names(Engine(lambda engine, batch: batch))
+        {}
+    """
+    names: dict[str, str] = {}
+    if idist.get_world_size() > 1:
+        dataset = engine.data_loader.dataset  # type: ignore[attr-defined]
+        for part in getattr(dataset, "datasets", [dataset]):
+            for record in part.data:
+                unique_stem(str(record["image"]), names)
+    return names
 
 
 def unique_stem(path: str, taken: dict[str, str]) -> str:

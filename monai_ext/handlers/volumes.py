@@ -31,8 +31,8 @@ from monai_ext.data.dicom_series import DicomSeries
 from monai_ext.data.nifti import is_nifti
 from monai_ext.data.rtstruct import write_rtstruct
 from monai_ext.handlers.overlay import IMAGENET_MEAN, IMAGENET_STD, draw_overlay
-from monai_ext.handlers.table_writer import FailureList, TableWriter
-from monai_ext.handlers.utils import item_value, unique_stem, upright, write_picture
+from monai_ext.handlers.table_writer import RunImages, TableWriter
+from monai_ext.handlers.utils import item_value, upright, write_picture
 
 _SLICES_SHOWN = 3
 
@@ -86,7 +86,7 @@ class VolumeWriter(TableWriter):
         dicom_segmentation: bool = False,
         rtstruct: bool = False,
         overlay: bool = True,
-        images: FailureList | None = None,
+        images: RunImages | None = None,
         image_key: str = "image",
         pred_key: str = "pred",
     ) -> None:
@@ -103,8 +103,7 @@ class VolumeWriter(TableWriter):
         grid = _source_grid(path, item[self.image_key].meta.get("series"))
         masks = item_value(item, self.pred_key).numpy() > 0.5
         self._check(path, masks, item[self.pred_key], grid)
-        # Two names of one stem in different folders, and the two suffixes of .nii.gz.
-        name = unique_stem(str(Path(path).with_name(volume_name(path) + ".volume")), self._names)
+        name = self.name_of(path)
         files: dict[str, str | None] = dict.fromkeys(self.columns[5:])
         files["mask"] = f"{name}_mask.nii.gz"
         _write_nifti(self.output_dir / f"{name}_mask.nii.gz", masks, grid)
@@ -131,6 +130,10 @@ class VolumeWriter(TableWriter):
             }
             for label, mask in zip(self.labels, masks, strict=True)
         ]
+
+    def name_of(self, path: str) -> str:
+        # Without the two suffixes of .nii.gz.
+        return super().name_of(str(Path(path).with_name(volume_name(path) + ".volume")))
 
     def _check(self, path: str, masks: np.ndarray, pred: Any, grid: _Grid) -> None:
         expected = (len(self.labels), *grid.shape)

@@ -20,6 +20,7 @@ from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from monai_ext.networks.batch_parallel import gather_items, own_items
 from monai_ext.networks.segmenter import ImageEmbedding, MaskCandidates, SAM2Segmenter
 from monai_ext.transforms.prompts import CorrectionClicks, SimulatePrompts
 
@@ -31,7 +32,8 @@ class ClickRoundsInferer(Randomizable, Inferer):
     An image is encoded once. Each of its objects is prompted by itself, with a random point or, a whole batch at a
     time, with a box whose sides are moved a little. Every further round adds a click where the mask is wrong and shows
     the network its mask. From one point the mask with the highest predicted IoU of SAM's three goes on, from more the
-    single one.
+    single one. Several processes that are given the same batch share the work on it, each object being prompted as in
+    a single one; let the trainer have :class:`monai_ext.handlers.GradientAveraging`.
 
     Kirillov et al., "Segment Anything", arXiv 2304.02643; Ravi et al., "SAM 2", arXiv 2408.00714.
 
@@ -95,14 +97,18 @@ class ClickRoundsInferer(Randomizable, Inferer):
             raise ValueError(f"The network must have one label for all objects, not {', '.join(network.labels)}.")
         count = label.shape[1]
         truth = convert_to_tensor(label, track_meta=False).flatten(0, 1).unsqueeze(1)
-        embedding: ImageEmbedding = network.encode(inputs).repeat(count)
+        own = own_items(len(inputs))
+        objects = slice(own.start * count, own.stop * count)
+        embedding: ImageEmbedding = network.encode(inputs[own]).repeat(count)
         decoy = (truth < 0).flatten(1).any(1).reshape(-1, 1, 1)
         # One kind of first prompt for the whole batch: no sequence of clicks then has places that are left empty.
         first = (self.boxes if self.R.random_sample() < self.box else self.points)(truth.abs())
         points, kinds = first["points"], first["point_labels"]
         masks, answers = None, []
         for number in range(self.rounds):
-            answer = network.candidates(embedding, points, kinds, masks=masks)
+            shown = None if masks is None else masks[objects]
+            part = network.candidates(embedding, points[objects], kinds[objects], masks=shown)
+            answer = MaskCandidates(*map(gather_items, part))
             answers.append(MaskCandidates(*(part.unflatten(0, (-1, count)).squeeze(2) for part in answer)))
             if number + 1 < self.rounds:
                 masks = shown_mask(answer, one_point=(kinds >= 0).sum(-1) == 1)

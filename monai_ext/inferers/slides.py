@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+import ignite.distributed as idist
 import numpy as np
 from torch import Tensor, nn
 
@@ -25,7 +26,8 @@ from monai_ext.data.pyramid import PyramidWriter
 from monai_ext.data.slide import Slide
 from monai_ext.handlers.files import require_writable
 from monai_ext.handlers.overlay import LABEL_COLOURS, draw_overlay
-from monai_ext.handlers.utils import unique_stem, write_picture, write_table
+from monai_ext.handlers.shared_table import SharedTable
+from monai_ext.handlers.utils import unique_stem, write_picture
 from monai_ext.inferers.slide import SlideInferer, SlideTile
 
 SLIDE_COLUMNS = (
@@ -38,6 +40,7 @@ class SlideSource(Protocol):
     """Slides to do, and whatever collects those that could not be done."""
 
     datalist: Sequence[Mapping[str, Any]]
+    paths: Sequence[str]
 
     def add_failure(self, path: str, reason: str) -> None:
         """Remember that the slide at ``path`` failed, and why."""
@@ -57,7 +60,7 @@ class SlideSegmentation:
     - ``slides.csv``, one row per slide and label: size, micrometres in a pixel, pixels of the label, share of tissue,
       objects, and the files. It is rewritten after each slide.
 
-    Every file appears when it is whole.
+    Every file appears when it is whole. Several processes divide the slides, as ``slides`` does, and write one table.
 
     Args:
         slides: e.g. :class:`monai_ext.data.SlideList`; is told of slides that fail while the rest goes on.
@@ -72,7 +75,7 @@ class SlideSegmentation:
         level: pyramid level that is segmented, 0 for the full resolution.
         mpp: micrometres in a pixel instead.
         backend: what reads the slides, see :class:`monai_ext.data.Slide`.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, in the first process.
 
     Raises:
         ValueError: the tile is not made of whole tiles of the mask, 256 pixels.
@@ -120,15 +123,15 @@ class SlideSegmentation:
     def run(self) -> None:
         """Segment all slides; those that fail are handed to ``slides``."""
         self.network.eval()
-        rows: list[dict[str, Any]] = []
+        table = SharedTable(self.table_path, SLIDE_COLUMNS)
         names: dict[str, str] = {}
         for item in self.slides.datalist:
             path = str(item["image"])
             try:
-                rows += self._segment(path, unique_stem(path, names))
-                write_table(self.table_path, SLIDE_COLUMNS, rows)
+                table.add(self._segment(path, unique_stem(path, names)))
             except (ValueError, OSError) as error:
                 self.slides.add_failure(path, str(error))
+        table.finish(self.slides.paths)
 
     def _segment(self, path: str, name: str) -> list[dict[str, Any]]:
         slide = Slide(path, level=self.level, mpp=self.mpp, backend=self.backend)
@@ -192,7 +195,7 @@ class SlideSegmentation:
 
         total = len(self.inferer.tiles(slide, tissue))
         tiles = self.inferer(slide, self.network, tissue=tissue)
-        return tqdm(tiles, total=total, desc=name, unit="tile", disable=not self.progress)
+        return tqdm(tiles, total=total, desc=name, unit="tile", disable=not self.progress or idist.get_rank() > 0)
 
     def _add_objects(
         self, polygons: PolygonWriter, slide: Slide, tile: SlideTile, probability: Tensor, number: int

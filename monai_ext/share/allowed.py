@@ -89,6 +89,7 @@ _PROCESSES = "it joins the processes that the user started"
 
 NAMES = {
     "copy.deepcopy": "it copies",
+    "datetime.timedelta": "a span of time",
     "glob.glob": "it lists names of files",
     "ignite.distributed.get_rank": "the number of the process",
     "ignite.metrics.Accuracy": "a metric computes with tensors",
@@ -138,6 +139,7 @@ NAMES = {
     "torch.cuda.set_device": "it chooses a GPU",
     "torch.device": "it names a device",
     "torch.distributed.destroy_process_group": _PROCESSES,
+    "torch.distributed.get_rank": "the number of the process",
     "torch.distributed.init_process_group": _PROCESSES,
     "torch.float16": _TYPE,
     "torch.float32": _TYPE,
@@ -158,8 +160,8 @@ NAMES = {
 
 # Importing them runs nothing but a library that is installed; what of them may be used is in NAMES and PACKAGES.
 MODULES = {
-    *("copy", "glob", "ignite", "ignite.distributed", "ignite.metrics", "math", "monai", "monai_ext", "numpy", "os"),
-    *("torch", "torch.distributed", *PACKAGES),
+    *("copy", "datetime", "glob", "ignite", "ignite.distributed", "ignite.metrics", "math", "monai", "monai_ext"),
+    *("numpy", "os", "torch", "torch.distributed", *PACKAGES),
 }
 
 # Names that every expression of MONAI has.

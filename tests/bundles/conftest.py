@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from bundle_runs import BUNDLES, SAMPLES, SEGMENTATION, SHORT, SMALL, config_files, copy_bundle, run_bundle
 from monai.bundle import ConfigWorkflow
+from processes import Forks, Runs
 
 
 @pytest.fixture(scope="session", params=BUNDLES, ids=lambda path: path.name)
@@ -52,6 +53,12 @@ def trained(bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) 
         run_bundle(root, "train", run_id="training", dataset_dir=data)
         assert not list(elsewhere.iterdir()), "the training wrote into the working directory"
     return root
+
+
+@pytest.fixture
+def any_runs(any_bundle: Path, forks: Forks, tmp_path: Path) -> Runs:
+    """Each bundle with small data, to be run in one process and in several."""
+    return Runs(forks, any_bundle, tmp_path)
 
 
 @pytest.fixture

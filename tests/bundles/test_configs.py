@@ -25,6 +25,7 @@ from bundle_runs import BASE, BUNDLES, SAMPLES, config_files, load_config
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.utils import optional_import
+from processes import SEVERAL
 
 # How the files are used together.
 USES = [
@@ -42,6 +43,8 @@ USES = [
     ("train", "evaluate", "multi_gpu_evaluate"),
     ("inference",),
     ("inference", "slides"),
+    ("inference", "multi_gpu_inference"),
+    ("inference", "slides", "multi_gpu_inference"),
 ]
 # What users change, in this order, before anything else.
 VARIABLES = [
@@ -78,10 +81,9 @@ def read(bundle: Path, *names: str) -> ConfigParser:
     return parser
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference", *sorted(set(SEVERAL.values()))])
 def test_a_bundle_has_the_configs_of_the_zoo(any_bundle: Path, name: str) -> None:
-    # The base is evaluated in two minutes, by one process.
-    assert (any_bundle / "configs" / f"{name}.json").is_file() or (any_bundle, name) == (BASE, "multi_gpu_evaluate")
+    assert (any_bundle / "configs" / f"{name}.json").is_file()
     assert (any_bundle / "configs" / "logging.conf").is_file()
     assert (any_bundle / "LICENSE").is_file()
 
@@ -180,6 +182,25 @@ def test_bundles_do_not_drift_apart(any_bundle: Path) -> None:
     for name, key in (("train", "network_def"), ("train", "optimizer"), ("inference", "network_def")):
         one, other = (load_config(path, name)[key] for path in (any_bundle, BUNDLES[0]))
         assert one == other | {setting: one[setting] for setting in ("multimask", "label_embeddings") if setting in one}
+
+
+def test_several_processes_are_configured_alike_in_all_bundles(any_bundle: Path) -> None:
+    assert load_config(any_bundle, "multi_gpu_evaluate") == load_config(BUNDLES[0], "multi_gpu_evaluate")
+    assert load_config(any_bundle, "multi_gpu_inference") == load_config(BUNDLES[0], "multi_gpu_inference")
+    train = load_config(any_bundle, "multi_gpu_train")
+    # The base is no call of `forward`; its inferer shares the work, and a handler averages the gradients.
+    expected = load_config(BUNDLES[0], "multi_gpu_train")
+    kept = {key: value for key, value in train.items() if not key.endswith("_disabled_")}
+    assert kept == {k: v for k, v in expected.items() if k in kept} and ("network" in kept) == (any_bundle != BASE)
+    # All that speaks or writes logs does so in the first process alone.
+    config = load_config(any_bundle, "train")
+    loud = {
+        f"{part}#handlers#{place}#_disabled_"
+        for part in ("train", "validate")
+        for place, handler in enumerate(config[part]["handlers"])
+        if isinstance(handler, dict) and handler["_target_"] in ("StatsHandler", "TensorBoardStatsHandler")
+    }
+    assert len(loud) == 4 and {key for key in train if key.endswith("_disabled_")} == loud
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from base_sources import write_sources
-from bundle_runs import BASE, copy_bundle, load_config, run_bundle, run_python
+from bundle_runs import BASE, copy_bundle, load_config, run_bundle
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -119,14 +119,6 @@ def test_the_second_part_goes_on_from_the_first(trained: Path, sources: Path, tm
     begun, ended = (load_file(path) for path in (first, root / "models" / first.name))
     assert begun.keys() == ended.keys()
     assert all(torch.equal(value, ended[key]) for key, value in begun.items())
-
-
-def test_two_processes_train_one_base(sources: Path, tmp_path: Path) -> None:
-    root = copy_bundle(BASE, tmp_path / BASE.name)
-    overrides = json.dumps({"nuclei_zoom": 1, "disc_size": 64, "max_epochs": 1, "shares": {"scenes": 1}})
-    run_python(Path(__file__).with_name("two_processes.py"), root, sources, overrides)
-    assert (root / "models" / "sam2_micro.safetensors").is_file()
-    assert len((root / "eval" / "curves.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("mode", ["points", "box"])

@@ -10,38 +10,69 @@
 # limitations under the License.
 
 
-"""Runs that need a Python process of their own."""
+"""Runs that need Python processes of their own: several for one training, evaluation or inference; another numpy."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bundle_runs import load_config, run_bundle, run_python
+import tifffile
+import torch
+from bundle_runs import BASE, BUNDLES, VESSELS, run_python
+from processes import Forks, Runs, curves, files, results
+from tissue import draw_tissue
 
 HERE = Path(__file__).parent
+NUCLEI = next(bundle for bundle in BUNDLES if bundle.name == "histology_nuclei_segmentation")
 
 
-def scores(path: Path) -> list[tuple[str, float]]:
-    with path.open(newline="") as file:
-        return [(row["image"], float(row["dice"])) for row in csv.DictReader(file)]
+def test_several_processes_give_what_one_gives(any_runs: Runs) -> None:
+    """Of the vessels three, more than there are images to evaluate; of the others two, and shorter."""
+    count, length = (3, {}) if any_runs.root.name == VESSELS.name else (2, {"max_epochs": 1, "steps_per_epoch": 3})
+    one, several = any_runs.train("one", 1, **length), any_runs.train("several", count, **length)
+    np.testing.assert_allclose(curves(several), curves(one), rtol=0, atol=1e-4)
+    states = [torch.load(folder / "model.pt", weights_only=True) for folder in (one, several)]
+    # AdamW makes a step of rounding errors where a gradient is none, so single weights differ more.
+    assert all((value.double() - states[1][key].double()).abs().mean() < 1e-4 for key, value in states[0].items())
+    # One writer: the files of one process, no more logs of events, and no leftovers.
+    assert [path.name.split(".")[0] for path in files(several)] == [path.name.split(".")[0] for path in files(one)]
+
+    settings = {**any_runs.settings, "dataset_dir": any_runs.data, "ckpt_dir": one}
+    if any_runs.root.name == BASE.name:
+        settings["weights"] = one / "sam2_micro.safetensors"
+    evaluated = any_runs.run("evaluated_one", 1, "train", "evaluate", **settings)
+    assert results(any_runs.run("evaluated_several", count, "train", "evaluate", **settings)) == results(evaluated)
+
+    settings = {"dataset_dir": any_runs.images, "ckpt_dir": one}
+    segmented = [
+        any_runs.run(f"segmented_{n}", n, "inference", codes=[1] + [0] * (n - 1), **settings) for n in (1, count)
+    ]
+    assert len(results(segmented[0])) > 3 and results(segmented[1]) == results(segmented[0])
+    for folder in segmented:
+        log = folder.with_suffix(".log").read_text()
+        assert log.count("1 of the images failed:") == 1 and str(any_runs.bad) in log
 
 
-def test_two_processes_train_one_model_and_share_the_evaluation(root: Path, data: Path) -> None:
-    run_python(HERE / "two_processes.py", root, data)
-    images = sorted(str(path) for path in (data / "test" / "images").iterdir())
-    labels = load_config(root, "train")["labels"]
-    shared = scores(root / "evaluation" / "per_image_automatic.csv")
-    assert [image for image, _ in shared] == [image for image in images for _ in labels]
-    assert json.loads((root / "evaluation" / "summary_automatic.json").read_text())["images"] == len(images)
-    # The model that two have trained is one that one process can evaluate, with the same result.
-    run_bundle(root, "train", "evaluate", dataset_dir=data, output_dir=root / "alone")
-    alone = scores(root / "alone" / "per_image_automatic.csv")
-    assert shared == [(image, pytest.approx(dice, abs=1e-6)) for image, dice in alone]
+def test_several_processes_divide_slides(forks: Forks, tmp_path: Path) -> None:
+    runs = Runs(forks, NUCLEI, tmp_path)
+    trained = runs.train("trained", 1, max_epochs=1, steps_per_epoch=1)
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for number in range(3):
+        pixels = draw_tissue(number, (300, 320))[0]
+        tifffile.imwrite(slides / f"{number}.tif", pixels, tile=(128, 128), photometric="rgb")
+    (slides / "bad.svs").touch()
+    settings = {"dataset_dir": slides, "ckpt_dir": trained, "tile": 256, "margin": 64}
+    one, two = (runs.run(f"slides{n}", n, "inference", "slides", codes=[1] + [0] * (n - 1), **settings) for n in (1, 2))
+    assert (one / "slides.csv").read_text() == (two / "slides.csv").read_text()
+    assert [path.name for path in files(one)] == [path.name for path in files(two)]
+    for path in one.glob("*_mask.tif"):
+        assert (tifffile.imread(path) == tifffile.imread(two / path.name)).all()
+    assert "1 of the images failed:" in (tmp_path / "slides2.log").read_text()
 
 
 WITH_NUMPY_1 = """

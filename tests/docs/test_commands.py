@@ -18,8 +18,9 @@ Right above a block may stand one comment, on a line of its own:
     <!-- test: add WORDS -->             WORDS are appended to each of its commands, to make them short
     <!-- test: skip because REASON -->   the block is not run; REASON is a key of SKIPS, its commands match the value
 
-Commands run in this process, in a folder with a copy of the bundles, with small synthetic data and with base weights
-of the official names and format. To keep it short, the official sizes have the trunk of micro here.
+Commands run in this process, or in several where they begin with torchrun, in a folder with a copy of the bundles, with
+small synthetic data and with base weights of the official names and format. To keep it short, the official sizes have
+the trunk of micro here.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ from ct_phantoms import write_ct_data, write_nifti, write_series
 from documents import BUNDLES, DOCUMENTS, ROOT, blocks, read
 from monai.bundle import ConfigParser
 from PIL import Image
+from processes import Forks
 from tissue import draw_tissue, write_tissue
+from torch.distributed.run import get_args_parser
 
 from monai_ext.__main__ import main
 from monai_ext.data.phantom import write_phantoms, write_retina
@@ -60,8 +63,7 @@ SKIPS = {
         r"(SAM2_BUILD_CUDA=0 )?pip install|python -m monai_ext (weights sam2|labels labels.safetensors vessel$)"
         r"|python -m monai_ext publish .* --hf |python -m monai\.bundle download "
     ),
-    "it needs GPUs": r"torchrun ",
-    "two processes are tested elsewhere": r"torchrun ",
+    "several processes are tested for every bundle": r"torchrun ",
     "it needs a GPU": r"python -m monai\.bundle (run training .*(sam2lora|ssam)\.json|trt_export )|trtexec ",
     "it would run this test again": r"make test",
     "exporting to ONNX takes a minute and is tested elsewhere": r"python runs/exported/onnx_runner\.py ",
@@ -149,7 +151,7 @@ def workspace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("document", WITH_CODE)
-def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:
     if document.startswith("bundles/"):  # these commands run in the folder of their bundle
         monkeypatch.chdir(workspace / Path(document).parents[1])
         for data in DATA:
@@ -168,7 +170,7 @@ def test_document(document: str, workspace: Path, monkeypatch: pytest.MonkeyPatc
         if block.language == "python":
             exec(compile(block.code, document, "exec"), names)
         for command in block.commands if block.language == "bash" else ():
-            run([*shlex.split(command), *shlex.split(block.added)], monkeypatch)
+            run([*shlex.split(command), *shlex.split(block.added)], monkeypatch, forks)
 
 
 @pytest.mark.parametrize("document", WITH_CODE)
@@ -206,7 +208,7 @@ def test_make_base_without_data_says_what_it_needs() -> None:
     assert done.returncode and "make base needs DATA=folder" in done.stdout
 
 
-def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch, forks: Forks | None = None) -> None:
     """Run one command of the documentation; it must succeed."""
     match words:
         case ["python", "-m", "monai_ext", *rest]:
@@ -214,10 +216,20 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         case ["python", "-m", "monai.bundle", *rest]:
             # What `monai.bundle.__main__` does with the command line.
             fire.Fire({"run": monai.bundle.run, "ckpt_export": monai.bundle.ckpt_export}, command=rest)
+        case ["torchrun", *rest] if forks is not None:
+            run_processes(rest, forks)
         case ["make", "demo"]:
             run_demo(monkeypatch)
         case _:
             pytest.fail(f"no way to run {shlex.join(words)!r}: teach it to this test, or skip the block.")
+
+
+def run_processes(words: list[str], forks: Forks) -> None:
+    """What torchrun does: it takes its own options and starts the processes."""
+    options = get_args_parser().parse_args(words)
+    assert options.standalone and options.module and options.training_script == "monai.bundle"
+    count, log = int(options.nproc_per_node), Path("torchrun.log")
+    assert forks.run(count, options.training_script_args, log.absolute()) == [0] * count, log.read_text()[-5000:]
 
 
 def run_demo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,13 @@ def test_more_objects_than_16_bits(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_does_not_stop_the_others(tmp_path: Path) -> None:
     class Failures:
+        paths = ()
+
         def __init__(self) -> None:
             self.found: dict[str, str] = {}
+
+        def at_end(self, action: Callable[[], None]) -> None:
+            pass
 
         def add_failure(self, path: str, reason: str) -> None:
             self.found[path] = reason

@@ -40,8 +40,13 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 class Failures:
+    paths = ()
+
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
+
+    def at_end(self, action) -> None:
+        pass
 
     def add_failure(self, path: str, reason: str) -> None:
         self.found[path] = reason

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -130,20 +131,27 @@ def test_every_epoch_has_its_own_crops_and_order(num_workers: int, tmp_path: Pat
     assert all((a[:, None] != b[None]).flatten(2).any(2).all() for a, b in itertools.pairwise(epochs))
 
 
-def test_seeding_differs_by_seed_and_rank_and_covers_all_generators() -> None:
-    def draws(seed: int, rank: int) -> tuple[float, ...]:
+def test_seeding_differs_by_seed_and_epoch_and_covers_all_generators() -> None:
+    def draws(seed: int, epoch: int, rank: int) -> tuple[float, ...]:
         trainer = make_training(Path("unused"), validate=False)
-        trainer.state.rank, trainer.state.epoch, trainer.state.dataloader = rank, 1, trainer.data_loader
+        trainer.state.rank, trainer.state.epoch, trainer.state.dataloader = rank, epoch, trainer.data_loader
         trainer.inferer = PromptedInferer(prompts=SimulatePrompts(mode="points_1"))
         EpochSeeding(seed=seed)(trainer)
         crop = next(iter(trainer.data_loader))["image"].sum().item()
         x, y = trainer.inferer.prompts(torch.ones(1, 1, 999, 999))["points"].flatten().tolist()
         return (np.random.random(), torch.rand(1).item(), crop, x + 999 * y)
 
-    first = draws(0, 0)
-    assert draws(0, 0) == first
-    for other in (draws(1, 0), draws(0, 1)):
+    first = draws(0, 1, 0)
+    # All processes draw the same.
+    assert draws(0, 1, 0) == draws(0, 1, 1) == first
+    for other in (draws(1, 1, 0), draws(0, 2, 0)):
         assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_processes_that_do_not_find_the_same_file_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idist, "all_gather", lambda value: [value, (3,)])
+    with pytest.raises(ValueError, match=r"resume\.pt must be the same file for all processes, .* of 0, 3 epochs"):
+        make_training(tmp_path).run()
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
