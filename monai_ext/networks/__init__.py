@@ -14,8 +14,18 @@ from __future__ import annotations
 from monai_ext.networks.base_file import save_base
 from monai_ext.networks.click_shift import ClickShift
 from monai_ext.networks.convert import convert_sam2lora
+from monai_ext.networks.distillation import KnowledgeDistillation
 from monai_ext.networks.prompts import ClassTokens, TextTokens
 from monai_ext.networks.sam2 import SIZES
 from monai_ext.networks.segmenter import SAM2Segmenter
 
-__all__ = ["SIZES", "ClassTokens", "ClickShift", "SAM2Segmenter", "TextTokens", "convert_sam2lora", "save_base"]
+__all__ = [
+    "SIZES",
+    "ClassTokens",
+    "ClickShift",
+    "KnowledgeDistillation",
+    "SAM2Segmenter",
+    "TextTokens",
+    "convert_sam2lora",
+    "save_base",
+]
