@@ -57,9 +57,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def write_fundus(folder: Path) -> None:
+def write_fundus(folder: Path, seed: int = 0) -> None:
     """Two subjects to train, one of them held out, and one to test, two eyes each."""
-    paths = write_phantoms(folder / "all", count=6, size=96)
+    paths = write_phantoms(folder / "all", count=6, size=96, seed=seed)
     for part, chosen in (("training", paths[:4]), ("test", paths[4:])):
         for kind in KINDS:
             (folder / part / kind).mkdir(parents=True)
