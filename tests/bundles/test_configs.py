@@ -185,6 +185,25 @@ def test_bundles_do_not_drift_apart(any_bundle: Path) -> None:
         assert one == other | {setting: one[setting] for setting in ("multimask", "label_embeddings") if setting in one}
 
 
+@pytest.mark.parametrize("name", ["federated", "mlflow"])
+def test_what_belongs_to_no_task_is_the_same_in_every_bundle(any_bundle: Path, name: str) -> None:
+    # A base is made in one place.
+    if (any_bundle, name) != (BASE, "federated"):
+        assert load_config(any_bundle, name) == load_config(BUNDLES[0], name)
+
+
+def test_tracking_names_what_every_bundle_has(any_bundle: Path) -> None:
+    parser = read(any_bundle, "train")
+    settings = load_config(any_bundle, "mlflow")
+    settings["configs"]["save_execute_config"] = False
+    ConfigWorkflow.patch_bundle_tracking(parser, settings)
+    parser.parse()
+    for engine in ("train", "validate"):
+        handlers = parser[f"{engine}#handlers"]
+        assert handlers[-1]["_target_"] == "MLFlowHandler"
+        parser.get_parsed_content(f"{engine}#handlers#{len(handlers) - 1}", instantiate=False, eval_expr=False)
+
+
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)
 def test_monai_finds_its_properties(names: tuple[str, ...], make_workflow: Callable[..., ConfigWorkflow]) -> None:
     assert make_workflow(*names).check_properties() == []

@@ -190,8 +190,28 @@ def test_several_labels(tmp_path: Path) -> None:
     assert [row["label"] for row in table] == ["first", "second"] * 2
 
 
-def test_tracking_writes_a_database(root: Path, data: Path) -> None:
-    pytest.importorskip("mlflow")
-    run_bundle(root, "train", dataset_dir=data, max_epochs=1, steps_per_epoch=1, tracking="mlflow")
-    assert (root / "eval" / "mlruns.db").stat().st_size > 0
-    assert list((root / "eval").glob("config_*.json"))
+def test_tracking_keeps_settings_scores_figures_and_the_model(root: Path, data: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    tracked: dict[str, Any] = {"tracking": str(root / "configs" / "mlflow.json"), "dataset_dir": data}
+    run_bundle(root, "train", max_epochs=1, steps_per_epoch=1, **tracked)
+    results = root / "eval"
+    client = mlflow.MlflowClient(f"sqlite:///{results / 'mlruns.db'}")
+    experiment = client.get_experiment_by_name(load_config(root, "metadata")["name"])
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", str(results))
+    described = json.loads((root / "models" / "adapter.json").read_text())
+    for key in ("size", "adapters", "fingerprint", "trained_parameters"):
+        assert run.data.params[key] == str(described[key])
+    assert {"lr", "batch_size", "image_size", "seed", "max_epochs"} <= set(run.data.params)
+    assert run.data.metrics["train_loss"] > 0 and 0 <= run.data.metrics["val_mean_dice"] <= 1
+    kept = {path.name: path for path in (results / "mlruns").rglob("*.*") if path.is_file()}
+    assert set(kept) > {"model.pt", "adapter.json", "curves.png", "curves.csv"}
+    assert any(name.startswith("config_") for name in kept)
+    assert kept["model.pt"].read_bytes() == (root / "models" / "model.pt").read_bytes()
+
+    # An evaluation is a run of its own, with the scores of each label.
+    run_bundle(root, "train", "evaluate", output_dir=root / "test", evaluation=True, **tracked)
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'test' / 'mlruns.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment.name).experiment_id])
+    assert run.info.status == "FINISHED"
+    assert {f"dice_{label}" for label in described["labels"]} <= set(run.data.metrics)
