@@ -38,6 +38,8 @@ VESSELS = ROOT / "bundles" / "fundus_vessel_segmentation"
 # What it reads and writes are volumes: its tests are in test_ct.py.
 VOLUMES = ROOT / "bundles" / "ct_organ_segmentation"
 SEGMENTATION = [bundle for bundle in BUNDLES if bundle not in (BASE, VOLUMES)]
+# Settings of `--tracking`, for all bundles.
+TRACKING = ROOT / "bundles" / "mlflow.json"
 KINDS = ("images", "masks", "fov")
 # Two epochs of two steps on patches of 64 pixels.
 SHORT: dict[str, Any] = {

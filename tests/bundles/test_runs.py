@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_runs import ROOT, copy_bundle, load_config, run_bundle, write_discs
+from bundle_runs import ROOT, TRACKING, copy_bundle, load_config, run_bundle, write_discs
 from PIL import Image
 
 from monai_ext.transforms import FieldOfView
@@ -192,7 +192,7 @@ def test_several_labels(tmp_path: Path) -> None:
 
 def test_tracking_keeps_settings_scores_figures_and_the_model(root: Path, data: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
-    tracked: dict[str, Any] = {"tracking": str(root / "configs" / "mlflow.json"), "dataset_dir": data}
+    tracked: dict[str, Any] = {"tracking": str(TRACKING), "dataset_dir": data}
     run_bundle(root, "train", max_epochs=1, steps_per_epoch=1, **tracked)
     results = root / "eval"
     client = mlflow.MlflowClient(f"sqlite:///{results / 'mlruns.db'}")
