@@ -40,8 +40,7 @@ TARGET = torch.zeros(2, 2, 8, 8)
 def test_the_formula() -> None:
     made, task = maps(), torch.nn.BCEWithLogitsLoss()
     errors = [
-        (s - t).square().sum() / t.square().sum()
-        for s, t in zip(made.features, made.teacher_features, strict=True)
+        (s - t).square().sum() / t.square().sum() for s, t in zip(made.features, made.teacher_features, strict=True)
     ]
     p, q = made.teacher_logits.sigmoid(), made.logits.sigmoid()
     divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()

@@ -113,7 +113,12 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(image: Tensor) -> No
         (lambda: make_student(labels=["vessel"]), "encoder", ValueError, "labels of the teacher must be the student's"),
         (lambda: make_student(enlarge=2), "encoder", ValueError, "enlarge of the teacher must be the student's, 2"),
         (make_student, "neck", ValueError, "part must be one of encoder, decoder, not 'neck'"),
-        (lambda: torch.nn.DataParallel(make_student()), "encoder", TypeError, "not DataParallel: distil in one process"),
+        (
+            lambda: torch.nn.DataParallel(make_student()),
+            "encoder",
+            TypeError,
+            "not DataParallel: distil in one process",
+        ),
     ],
     ids=["labels", "enlarge", "part", "wrapped"],
 )

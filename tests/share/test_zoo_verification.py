@@ -85,7 +85,7 @@ def test_full(bundle: Path, original: Path, tmp_path: Path) -> None:
         "bundle_root": str(bundle),
     }
     verify_net_in_out(**names, device="cpu")
-    # Scripting is what the zoo does with a bundle that is not left out. It must go on to fail, or nobody needs the list.
+    # Scripting is what the zoo does with a bundle that is not left out. Once it works, nobody needs the list.
     names |= {"ckpt_file": str(weights_of(bundle, tmp_path)), "filepath": str(tmp_path / "verify_model.ts")}
     with pytest.raises(Exception, match="nn.Parameter"):
         ckpt_export(**names)
@@ -102,7 +102,7 @@ def test_full(bundle: Path, original: Path, tmp_path: Path) -> None:
 
 
 def verify_large_files(bundle: Path) -> None:
-    """The zoo hands each entry of the list to MONAI's download, and its file must land where the bundle looks for it."""
+    """The zoo hands each entry of the list to MONAI's download; the file must land where the bundle looks for it."""
     download = create_autospec(download_url)
     listed = next((path for path in bundle.iterdir() if path.stem == "large_files"), None)
     for entry in ConfigParser.load_config_file(listed)["large_files"] if listed else ():
