@@ -46,6 +46,9 @@ class TrainedPartAlgo(MonaiAlgo):
         ['configs/train.json', 'configs/federated.json']
     """
 
+    pre_filters: Any
+    post_weight_filters: Any
+
     def __init__(
         self,
         bundle_root: str,

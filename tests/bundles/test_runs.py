@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_runs import ROOT, TRACKING, copy_bundle, load_config, run_bundle, write_discs
+from bundle_runs import ROOT, TRACKING, VESSELS, copy_bundle, load_config, run_bundle, write_discs, write_fundus
 from PIL import Image
 
 from monai_ext.transforms import FieldOfView
@@ -215,3 +215,24 @@ def test_tracking_keeps_settings_scores_figures_and_the_model(root: Path, data: 
     (run,) = client.search_runs([client.get_experiment_by_name(experiment.name).experiment_id])
     assert run.info.status == "FINISHED"
     assert {f"dice_{label}" for label in described["labels"]} <= set(run.data.metrics)
+
+
+def test_a_killed_training_goes_on_in_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    write_fundus(tmp_path / "data")
+    root = copy_bundle(VESSELS, tmp_path / VESSELS.name)
+    settings: dict[str, Any] = {"dataset_dir": tmp_path / "data", "max_epochs": 1, "steps_per_epoch": 1}
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("monai_ext.handlers.curves.draw_curves", kill)
+        run_bundle(root, "train", **settings, tracking=str(TRACKING))
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'eval' / 'mlruns.db'}")
+    experiment = client.get_experiment_by_name(load_config(root, "metadata")["name"]).experiment_id
+    (killed,) = client.search_runs([experiment])
+    assert killed.info.status == "RUNNING"
+    run_bundle(root, "train", **settings, tracking=str(TRACKING))
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
