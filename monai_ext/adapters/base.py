@@ -70,7 +70,7 @@ class WeightLayer(AdapterLayer):
         self._cache = None
 
     def _weight(self, base: Any) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return base.weight + self.change(base)
         # A tensor's version counts the changes made in place: by an optimizer, by loading.
         state = [(p.data_ptr(), p.dtype, p._version) for p in (base.weight, *self.parameters())]

@@ -93,7 +93,10 @@ class FactoredLayer(WeightLayer):
         if self.u is None or self.s is None or self.vt is None:
             matrix = base.weight.detach().flatten(1)
             exact = torch.linalg.svd(matrix.float() if matrix.dtype.itemsize < 4 else matrix, full_matrices=False)
-            self.u, self.s, self.vt = (factor.to(matrix.dtype) for factor in exact)
+            u, s, vt = (factor.to(matrix.dtype) for factor in exact)
+            if torch.jit.is_tracing():  # what the first pass kept, the tracer's second one would take for a constant
+                return u, s, vt
+            self.u, self.s, self.vt = u, s, vt
         return self.u, self.s, self.vt
 
     def base_changed(self) -> None:
@@ -168,6 +171,8 @@ class _FactoredLinear(torch.autograd.Function):
 
 def positive(values: Tensor) -> Tensor:
     """ReLU whose gradient brings clipped values back, see :class:`SingularValues`."""
+    if not torch.is_grad_enabled():  # a traced network cannot be saved with a function of ours in it
+        return values.clamp(min=0)
     return _Positive.apply(values)  # type: ignore[no-untyped-call]
 
 

@@ -23,6 +23,7 @@ from monai_ext.handlers.progress import EvaluationProgressBar, TrainingProgressB
 from monai_ext.handlers.report import EvaluationReport
 from monai_ext.handlers.results import SegmentationWriter
 from monai_ext.handlers.resume import ResumeHandler
+from monai_ext.handlers.seeding import EpochSeeding
 from monai_ext.handlers.sharpness import SharpnessAware
 from monai_ext.handlers.trained import TrainedPartSaver
 from monai_ext.handlers.volume_report import VolumeReport
@@ -31,6 +32,7 @@ from monai_ext.handlers.volumes import VolumeWriter
 __all__ = [
     "ClickReport",
     "CurveHandler",
+    "EpochSeeding",
     "EvaluationProgressBar",
     "EvaluationReport",
     "GradientAveraging",

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from monai_ext.losses.boundary_dou import BoundaryDoULoss
+from monai_ext.losses.distillation import DistillationLoss
 from monai_ext.losses.promptable import PromptableLoss
 from monai_ext.losses.sampled_pairs import SampledPairsLoss
 from monai_ext.losses.structure import StructureLoss
@@ -19,6 +20,7 @@ from monai_ext.losses.tversky import FocalTverskyLoss, TverskyCompositeLoss
 
 __all__ = [
     "BoundaryDoULoss",
+    "DistillationLoss",
     "FocalTverskyLoss",
     "PromptableLoss",
     "SampledPairsLoss",

@@ -15,6 +15,7 @@ from monai_ext.networks.base_file import save_base
 from monai_ext.networks.batch_parallel import BatchParallel
 from monai_ext.networks.click_shift import ClickShift
 from monai_ext.networks.convert import convert_sam2lora
+from monai_ext.networks.distillation import KnowledgeDistillation
 from monai_ext.networks.prompts import ClassTokens, TextTokens
 from monai_ext.networks.sam2 import SIZES
 from monai_ext.networks.segmenter import SAM2Segmenter
@@ -24,6 +25,7 @@ __all__ = [
     "BatchParallel",
     "ClassTokens",
     "ClickShift",
+    "KnowledgeDistillation",
     "SAM2Segmenter",
     "TextTokens",
     "convert_sam2lora",

@@ -166,6 +166,15 @@ class TestEveryMethod:
         other.load_state_dict(net.state_dict())
         assert torch.equal(net.eval()(images()), other.eval()(images()))
 
+    def test_traced_as_the_zoo_exports(self, method, tmp_path):
+        """The tracer runs the network twice and wants the same both times; what it keeps must be its own operations."""
+        net, wrappers = toy(METHODS[method][0]())
+        move(wrappers)
+        with torch.no_grad():
+            torch.jit.trace(net.eval(), images()).save(tmp_path / "net.ts")
+            traced, eager = torch.jit.load(tmp_path / "net.ts")(images()), net(images())
+        torch.testing.assert_close(traced, eager, atol=1e-5, rtol=1e-5)
+
     def test_inactive_adapters_do_nothing(self, method):
         net, wrappers = toy(METHODS[method][0]())
         move(wrappers)

@@ -38,6 +38,8 @@ VESSELS = ROOT / "bundles" / "fundus_vessel_segmentation"
 # What it reads and writes are volumes: its tests are in test_ct.py.
 VOLUMES = ROOT / "bundles" / "ct_organ_segmentation"
 SEGMENTATION = [bundle for bundle in BUNDLES if bundle not in (BASE, VOLUMES)]
+# Settings of `--tracking`, for all bundles.
+TRACKING = ROOT / "bundles" / "mlflow.json"
 KINDS = ("images", "masks", "fov")
 # Two epochs of two steps on patches of 64 pixels.
 SHORT: dict[str, Any] = {
@@ -57,9 +59,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def write_fundus(folder: Path) -> None:
+def write_fundus(folder: Path, seed: int = 0) -> None:
     """Two subjects to train, one of them held out, and one to test, two eyes each."""
-    paths = write_phantoms(folder / "all", count=6, size=96)
+    paths = write_phantoms(folder / "all", count=6, size=96, seed=seed)
     for part, chosen in (("training", paths[:4]), ("test", paths[4:])):
         for kind in KINDS:
             (folder / part / kind).mkdir(parents=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_runs import BASE, BUNDLES, SAMPLES, config_files, load_config
+from bundle_runs import BASE, BUNDLES, SAMPLES, TRACKING, config_files, load_config
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.utils import optional_import
@@ -33,9 +33,12 @@ USES = [
     ("train", "sam2lora"),
     ("train", "ssam"),
     ("train", "sharpness_aware"),
+    ("train", "distil_encoder"),
+    ("train", "distil_encoder", "distil_decoder"),
     ("train", "more_vessels"),
     ("train", "robust_prompts"),
     ("train", "multi_gpu_train"),
+    ("train", "federated"),
     ("train", "evaluate"),
     ("train", "evaluate", "evaluate_flips"),
     ("train", "evaluate", "evaluate_base"),
@@ -138,7 +141,7 @@ def test_what_users_change_stands_first(any_bundle: Path, name: str) -> None:
     assert places[-1] < next(i for i, key in enumerate(keys) if isinstance(config[key], dict))
 
 
-@pytest.mark.parametrize("path", [path for bundle in BUNDLES for path in bundle.glob("configs/*.json")], ids=str)
+@pytest.mark.parametrize("path", [TRACKING, *(p for bundle in BUNDLES for p in bundle.glob("configs/*.json"))], ids=str)
 def test_files_are_laid_out_as_in_the_zoo(path: Path) -> None:
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=4, ensure_ascii=False) + "\n"
@@ -201,6 +204,30 @@ def test_several_processes_are_configured_alike_in_all_bundles(any_bundle: Path)
         if isinstance(handler, dict) and handler["_target_"] in ("StatsHandler", "TensorBoardStatsHandler")
     }
     assert len(loud) == 4 and {key for key in train if key.endswith("_disabled_")} == loud
+
+
+def test_a_federation_needs_the_same_of_every_bundle(any_bundle: Path) -> None:
+    """The overlay names two handlers by number, and leaves the early stop out."""
+    if any_bundle == BASE:
+        assert not (any_bundle / "configs" / "federated.json").exists(), "it is made in one place"
+        return
+    overlay, train = (load_config(any_bundle, name) for name in ("federated", "train"))
+    assert overlay == load_config(BUNDLES[0], "federated")
+    targets = [handler["_target_"] for handler in train["train"]["handlers"]]
+    assert [targets[0], targets[3]] == ["monai_ext.handlers.ResumeHandler", "ValidationHandler"]
+    assert overlay["validate#handlers"] == [h for h in train["validate"]["handlers"] if h != "@early_stop"]
+
+
+def test_tracking_names_what_every_bundle_has(any_bundle: Path) -> None:
+    parser = read(any_bundle, "train")
+    settings = json.loads(TRACKING.read_text())
+    settings["configs"]["save_execute_config"] = False
+    ConfigWorkflow.patch_bundle_tracking(parser, settings)
+    parser.parse()
+    for engine in ("train", "validate"):
+        handlers = parser[f"{engine}#handlers"]
+        assert handlers[-1]["_target_"] == "MLFlowHandler"
+        parser.get_parsed_content(f"{engine}#handlers#{len(handlers) - 1}", instantiate=False, eval_expr=False)
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "evaluate"), ("inference",)], ids="+".join)

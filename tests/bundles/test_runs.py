@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_runs import ROOT, copy_bundle, load_config, run_bundle, write_discs
+from bundle_runs import ROOT, TRACKING, VESSELS, copy_bundle, load_config, run_bundle, write_discs, write_fundus
 from PIL import Image
 
 from monai_ext.transforms import FieldOfView
@@ -190,8 +190,49 @@ def test_several_labels(tmp_path: Path) -> None:
     assert [row["label"] for row in table] == ["first", "second"] * 2
 
 
-def test_tracking_writes_a_database(root: Path, data: Path) -> None:
-    pytest.importorskip("mlflow")
-    run_bundle(root, "train", dataset_dir=data, max_epochs=1, steps_per_epoch=1, tracking="mlflow")
-    assert (root / "eval" / "mlruns.db").stat().st_size > 0
-    assert list((root / "eval").glob("config_*.json"))
+def test_tracking_keeps_settings_scores_figures_and_the_model(root: Path, data: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    tracked: dict[str, Any] = {"tracking": str(TRACKING), "dataset_dir": data}
+    run_bundle(root, "train", max_epochs=1, steps_per_epoch=1, **tracked)
+    results = root / "eval"
+    client = mlflow.MlflowClient(f"sqlite:///{results / 'mlruns.db'}")
+    experiment = client.get_experiment_by_name(load_config(root, "metadata")["name"])
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", str(results))
+    described = json.loads((root / "models" / "adapter.json").read_text())
+    for key in ("size", "adapters", "fingerprint", "trained_parameters"):
+        assert run.data.params[key] == str(described[key])
+    assert {"lr", "batch_size", "image_size", "seed", "max_epochs"} <= set(run.data.params)
+    assert run.data.metrics["train_loss"] > 0 and 0 <= run.data.metrics["val_mean_dice"] <= 1
+    kept = {path.name: path for path in (results / "mlruns").rglob("*.*") if path.is_file()}
+    assert set(kept) > {"model.pt", "adapter.json", "curves.png", "curves.csv"}
+    assert any(name.startswith("config_") for name in kept)
+    assert kept["model.pt"].read_bytes() == (root / "models" / "model.pt").read_bytes()
+
+    # An evaluation is a run of its own, with the scores of each label.
+    run_bundle(root, "train", "evaluate", output_dir=root / "test", evaluation=True, **tracked)
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'test' / 'mlruns.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment.name).experiment_id])
+    assert run.info.status == "FINISHED"
+    assert {f"dice_{label}" for label in described["labels"]} <= set(run.data.metrics)
+
+
+def test_a_killed_training_goes_on_in_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    write_fundus(tmp_path / "data")
+    root = copy_bundle(VESSELS, tmp_path / VESSELS.name)
+    settings: dict[str, Any] = {"dataset_dir": tmp_path / "data", "max_epochs": 1, "steps_per_epoch": 1}
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("monai_ext.handlers.curves.draw_curves", kill)
+        run_bundle(root, "train", **settings, tracking=str(TRACKING))
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'eval' / 'mlruns.db'}")
+    experiment = client.get_experiment_by_name(load_config(root, "metadata")["name"]).experiment_id
+    (killed,) = client.search_runs([experiment])
+    assert killed.info.status == "RUNNING"
+    run_bundle(root, "train", **settings, tracking=str(TRACKING))
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")

@@ -53,7 +53,10 @@ def variables(config: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("config", ["train.json", "evaluate.json", "inference.json", "sam2lora.json"])
+@pytest.mark.parametrize(
+    "config",
+    ["train.json", "evaluate.json", "inference.json", "sam2lora.json", "distil_encoder.json", "distil_decoder.json"],
+)
 def test_bundle_variables(config: str) -> None:
     page = read("docs/reference/bundle-variables.md")
     heading = next(line for line in page.splitlines() if line.startswith("## ") and f"`configs/{config}`" in line)
@@ -98,6 +101,7 @@ def first_sentence(thing: Any) -> str:
         ("losses", losses.TverskyCompositeLoss),
         ("losses", losses.StructureLoss),
         ("losses", losses.BoundaryDoULoss),
+        ("losses", losses.DistillationLoss),
     ],
 )
 def test_arguments(page: str, thing: type) -> None:

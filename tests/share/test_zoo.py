@@ -17,9 +17,7 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from bundle_runs import BUNDLES, VESSELS, load_config
-from monai.bundle import ConfigParser, ckpt_export
+from bundle_runs import BUNDLES
 
 from monai_ext.__main__ import main
 from monai_ext.share import copy_to_zoo
@@ -136,28 +134,3 @@ def test_one_place_at_a_time(words: list[str], bundle: Path) -> None:
 @pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.name)
 def test_bundles_without_a_model_say_so_to_the_zoo(path: Path) -> None:
     assert any("preferred" in step for step in zoo_steps(path)) == (not (path / "models/model.pt").is_file())
-
-
-def test_the_zoos_full_check_needs_the_exception_and_tracing_does_not(tmp_path: Path) -> None:
-    """The trained part is all that `models/model.pt` holds; the zoo's export loads it onto the base."""
-    paths = {
-        "config_file": str(VESSELS / "configs/inference.json"),
-        "meta_file": str(VESSELS / "configs/metadata.json"),
-        "ckpt_file": str(VESSELS / "models/model.pt"),
-        "bundle_root": str(VESSELS),
-        "net_id": "network_def",
-        "filepath": str(tmp_path / "model.ts"),
-    }
-    with pytest.raises(Exception, match="nn.Parameter"):
-        ckpt_export(**paths)
-    assert any("exclude_verify_torchscript_list" in step for step in zoo_steps(VESSELS))
-    ckpt_export(**paths, use_trace=True, input_shape=(1, 3, 64, 64))
-    config = load_config(VESSELS, "inference") | {"bundle_root": str(VESSELS)}
-    network = ConfigParser(config).get_parsed_content("network_def").eval()
-    untrained = {key: value.clone() for key, value in network.state_dict().items()}
-    network.load_state_dict(torch.load(VESSELS / "models/model.pt", weights_only=True))
-    assert not torch.equal(untrained["class_tokens.weight"], network.state_dict()["class_tokens.weight"])
-    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        traced, eager = torch.jit.load(tmp_path / "model.ts")(image), network(image)
-    torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-4)
