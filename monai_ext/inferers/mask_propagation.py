@@ -24,6 +24,7 @@ from monai_ext.inferers.slice_walk import Part, SliceWalk
 from monai_ext.networks.segmenter import MaskCandidates
 from monai_ext.transforms.prompts import CorrectionClicks, bounds_of
 
+_EVEN = 0.1  # least standard deviation of a normalised picture: nothing real is more even
 _STEPS = 8  # places of the window along its own side: the encoding of a slice serves small corrections
 
 
@@ -32,10 +33,10 @@ class MaskPropagationInferer(PropagationInferer):
     Carry an object from clicked slices of a volume to all others, each slice prompted with the mask of its neighbour.
 
     Clicked slices are decoded from their clicks; a slice on which the object was found already is shown that mask and
-    its middle as well, so that a click corrects it. Every other slice is prompted with its neighbour's mask and a click
-    in the middle of it, upwards and downwards from every clicked slice as far as the next one. Between two clicked
-    slices both have a say, the nearer one more. The object ends where the network thinks its mask bad, or where it is
-    as small as nothing.
+    its middle as well, so that a click corrects it. Every other slice is prompted with its neighbour's mask, the mask's
+    box and a click in its middle, upwards and downwards from every clicked slice as far as the next one. Between two
+    clicked slices both have a say, the nearer one more. The object ends where the network thinks its mask bad, where
+    the mask is small, or where it shows something darker or brighter than on the clicked slice.
 
     After a correction only the slices beyond it are done anew, on both sides, as far as their masks change.
 
@@ -44,6 +45,8 @@ class MaskPropagationInferer(PropagationInferer):
             networks want it (``micro`` was trained on 224); None for whole slices. Nothing is found outside of it.
         least_iou: the object ends where the network predicts a lower IoU for its mask, in [0, 1].
         smallest: the object ends where its mask has fewer pixels.
+        deviations: the object ends where the mean brightness under its mask is further off that on the clicked slice,
+            in standard deviations of the brightness there.
         settled: a mask has not changed if its IoU with the one before is at least this, in (0, 1].
 
     Shape:
@@ -61,7 +64,13 @@ class MaskPropagationInferer(PropagationInferer):
     """
 
     def __init__(
-        self, *, window: int | None = None, least_iou: float = 0.65, smallest: int = 10, settled: float = 0.99
+        self,
+        *,
+        window: int | None = None,
+        least_iou: float = 0.55,
+        smallest: int = 10,
+        deviations: float = 3.0,
+        settled: float = 0.99,
     ) -> None:
         super().__init__()
         if window is not None and window < _STEPS:
@@ -70,9 +79,12 @@ class MaskPropagationInferer(PropagationInferer):
             raise ValueError(f"least_iou must be at least 0 and at most 1, not {least_iou}.")
         if smallest < 1:
             raise ValueError(f"smallest must be at least 1 pixel, not {smallest}.")
+        if not deviations > 0:
+            raise ValueError(f"deviations must be above 0, not {deviations}.")
         if not 0 < settled <= 1:
             raise ValueError(f"settled must be above 0 and at most 1, not {settled}.")
-        self.window, self.least_iou, self.smallest, self.settled = window, least_iou, smallest, settled
+        self.window, self.settled = window, settled
+        self.least_iou, self.smallest, self.deviations = least_iou, smallest, deviations
         self.middle = CorrectionClicks(where="middle")
 
     def _spread(self, walk: SliceWalk, prompts: Prompts, earlier: PropagatedObject) -> PropagatedObject:
@@ -107,22 +119,36 @@ class MaskPropagationInferer(PropagationInferer):
     ) -> dict[int, SliceAnswer | None]:
         """One direction: each slice from the one before, unless that is as it was when the slice was last done."""
         found: dict[int, SliceAnswer | None] = {}
+        reference = (0.0, 0.0)
         for z in order:
             neighbour = z - order.step
+            if neighbour in clicked:
+                reference = self._brightness(walk, neighbour, clicked[neighbour])
             source = clicked.get(neighbour) or found.get(neighbour)
             if z not in clicked and source is not None:
                 before = earlier.clicked.get(neighbour) or old.get(neighbour)
                 known = z in old and before is not None and self._same(source, before)
-                found[z] = old[z] if known else self._follow(walk, z, source.logits)
+                found[z] = old[z] if known else self._follow(walk, z, source.logits, reference)
             walk.step()
         return found
 
-    def _follow(self, walk: SliceWalk, z: int, neighbour: Tensor) -> SliceAnswer | None:
+    def _follow(self, walk: SliceWalk, z: int, neighbour: Tensor, reference: tuple[float, float]) -> SliceAnswer | None:
         """The answer on a slice from the mask of its neighbour; None where the object has ended."""
         if not bool((neighbour > 0).any()):
             return None
-        answer = self._decode(walk, z, *self._middle_of(neighbour), neighbour)
-        return None if answer.iou < self.least_iou or int((answer.logits > 0).sum()) < self.smallest else answer
+        corners = torch.as_tensor(bounds_of((neighbour > 0).numpy())).float()
+        point, kind = self._middle_of(neighbour)
+        points, kinds = torch.cat([corners, point]), torch.cat([kind.new_tensor([2, 3]), kind])
+        answer = self._decode(walk, z, points, kinds, neighbour)
+        if answer.iou < self.least_iou or int((answer.logits > 0).sum()) < self.smallest:
+            return None
+        off = abs(self._brightness(walk, z, answer)[0] - reference[0])
+        return None if off > self.deviations * max(reference[1], _EVEN) else answer
+
+    def _brightness(self, walk: SliceWalk, z: int, answer: SliceAnswer) -> tuple[float, float]:
+        """Mean and standard deviation of the picture under the mask."""
+        seen = walk.picture(z).mean((0, 1)).cpu()[answer.logits > 0]
+        return (float(seen.mean()), float(seen.std(correction=0))) if len(seen) else (0.0, 0.0)
 
     def _decode(self, walk: SliceWalk, z: int, points: Tensor, kinds: Tensor, shown: Tensor | None) -> SliceAnswer:
         part = self._part(walk, points if shown is None else torch.as_tensor(bounds_of((shown > 0).numpy())))

@@ -70,9 +70,13 @@ class SliceWalk:
         self.done += 1
         self._report()
 
+    def picture(self, z: int) -> Tensor:
+        """A slice ``(1, 3, H, W)``, upright."""
+        return self.volume[..., z].transpose(2, 3)
+
     def embedding(self, z: int, part: Part = WHOLE) -> ImageEmbedding:
         """The encoding of a slice, or of a part of it."""
-        picture = self.volume[..., z].transpose(2, 3)[(..., *part)].to(self.network.no_mem_embed.device)
+        picture = self.picture(z)[(..., *part)].to(self.network.no_mem_embed.device)
         return self.network.encode(picture) if self.cache is None else self.cache.get(picture, self.network.encode)
 
     def paste(self, logits: Tensor, part: Part, background: float = -20.0) -> Tensor:

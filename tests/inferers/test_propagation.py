@@ -139,7 +139,15 @@ def test_clicks_on_a_corrected_slice_add_up_and_can_be_taken_back(volume: torch.
     assert same(propagate(volume, network, BOTH, earlier=second), first)
 
 
-@pytest.mark.parametrize("after", [0, 1, 5, 30])
+def test_an_object_ends_where_something_else_lies(volume: torch.Tensor) -> None:
+    volume[..., 12:] += (volume[..., 12:] == 1) * 0.4  # the painter takes it for the same
+    rows = [(LONG, 7, 1)]
+    assert propagate(volume, Painter(), rows).slices == list(range(12))
+    found = MaskPropagationInferer(deviations=5).propagate(volume, Painter(), **clicks(*rows))
+    assert found.slices == list(range(20))
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 20])
 def test_cancelling_leaves_what_was(volume: torch.Tensor, after: int) -> None:
     network, cache, stop = Painter(), EmbeddingCache(), Event()
     first = propagate(volume, network, BOTH, cache=cache)
@@ -311,6 +319,7 @@ def test_errors(volume: torch.Tensor) -> None:
         (lambda: MaskPropagationInferer(least_iou=2), "least_iou must be"),
         (lambda: MaskPropagationInferer(smallest=0), "smallest must be"),
         (lambda: MaskPropagationInferer(settled=0), "settled must be"),
+        (lambda: MaskPropagationInferer(deviations=0), "deviations must be"),
         (lambda: EmbeddingCache(megabytes=-1), "megabytes must be"),
         (lambda: infer(volume, network), "points and point_labels must be given"),
         (lambda: infer(volume[..., 0], network, **click), "one volume"),
