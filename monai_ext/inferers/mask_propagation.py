@@ -102,7 +102,7 @@ class MaskPropagationInferer(PropagationInferer):
         if z in earlier.prompts and same_prompts(earlier.prompts[z], prompt):
             return earlier.clicked[z]
         (points, kinds), shown = prompt, earlier_mask(z, prompt, earlier)
-        if shown is not None and z not in earlier.prompts:
+        if shown is not None and z not in earlier.prompts and not bool((kinds > 1).any()):
             # The mask came from a neighbour: its middle stands for the clicks that it was never given.
             points, kinds = (torch.cat(pair) for pair in zip(self._middle_of(shown), prompt, strict=True))
         elif shown is None and not bool((kinds > 0).any()):
@@ -151,7 +151,8 @@ class MaskPropagationInferer(PropagationInferer):
         return (float(seen.mean()), float(seen.std(correction=0))) if len(seen) else (0.0, 0.0)
 
     def _decode(self, walk: SliceWalk, z: int, points: Tensor, kinds: Tensor, shown: Tensor | None) -> SliceAnswer:
-        part = self._part(walk, points if shown is None else torch.as_tensor(bounds_of((shown > 0).numpy())))
+        bounds = points[:0] if shown is None else torch.as_tensor(bounds_of((shown > 0).numpy())).to(points)
+        part = self._part(walk, torch.cat([bounds, points]))
         embedding = walk.embedding(z, part)
         device = embedding.features.device
         corner = points.new_tensor([part[1].start, part[0].start])
@@ -170,13 +171,14 @@ class MaskPropagationInferer(PropagationInferer):
         return SliceAnswer(walk.paste(logits, part), float(iou))
 
     def _part(self, walk: SliceWalk, points: Tensor) -> Part:
-        """The window around points, inside the slice."""
+        """The window in the middle of points, inside the slice; the last point is in it in any case."""
         sides = []
-        for centre, length in zip(points.float().mean(0).flip(0).tolist(), (walk.size[1], walk.size[0]), strict=True):
+        for places, length in zip(points.T.flip(0), (walk.size[1], walk.size[0]), strict=True):
             side = min(self.window or length, length)
             stride = max(1, side // _STEPS)
-            start = round((centre - side / 2) / stride) * stride
-            start = max(0, min(start, length - side))
+            start = round((float(places.min() + places.max()) - side) / 2 / stride) * stride
+            last = round(float(places[-1]))
+            start = max(0, last - side + 1, min(start, last, length - side))
             sides.append(slice(start, start + side))
         return sides[0], sides[1]
 

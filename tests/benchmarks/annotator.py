@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 import time
 from collections.abc import Iterable
@@ -183,6 +184,8 @@ def run(name: str, root: Path, steps: int | None) -> dict[str, Any]:
         "task": name,
         "saved": len(saved),
         "steps": steps,
+        "batch": BATCH,
+        "rounds": ROUNDS,
         "seconds": round(seconds),
         "trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "before": before,
@@ -209,12 +212,16 @@ def main(words: Iterable[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--steps", type=int, help=f"steps of {BATCH} images (default: as the task has it)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument(
+        "--machine", default=platform.processor() or platform.machine(), help="what the page says of it"
+    )
     parser.add_argument("--report", action="store_true", help="only write the table and the figure of what is there")
     arguments = parser.parse_args(None if words is None else list(words))
     from .annotator_report import report
 
     for name in () if arguments.report else arguments.only:
-        add_result(arguments.results, run(name, arguments.data.resolve(), arguments.steps))
+        record = run(name, arguments.data.resolve(), arguments.steps)
+        add_result(arguments.results, record | {"machine": arguments.machine})
     report(read_results(arguments.results), arguments.results)
     return 0
 
