@@ -136,14 +136,17 @@ class MaskPropagationInferer(PropagationInferer):
         """The answer on a slice from the mask of its neighbour; None where the object has ended."""
         if not bool((neighbour > 0).any()):
             return None
-        corners = torch.as_tensor(bounds_of((neighbour > 0).numpy())).float()
-        point, kind = self._middle_of(neighbour)
-        points, kinds = torch.cat([corners, point]), torch.cat([kind.new_tensor([2, 3]), kind])
-        answer = self._decode(walk, z, points, kinds, neighbour)
+        answer = self._decode(walk, z, *self._prompt_of(neighbour), neighbour)
         if answer.iou < self.least_iou or int((answer.logits > 0).sum()) < self.smallest:
             return None
         off = abs(self._brightness(walk, z, answer)[0] - reference[0])
         return None if off > self.deviations * max(reference[1], _EVEN) else answer
+
+    def _prompt_of(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Box and middle of a mask."""
+        corners = torch.as_tensor(bounds_of((logits > 0).numpy())).float()
+        point, kind = self._middle_of(logits)
+        return torch.cat([corners, point]), torch.cat([kind.new_tensor([2, 3]), kind])
 
     def _brightness(self, walk: SliceWalk, z: int, answer: SliceAnswer) -> tuple[float, float]:
         """Mean and standard deviation of the picture under the mask."""
