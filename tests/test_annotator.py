@@ -29,13 +29,13 @@ def test_a_task_from_images_to_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_sources(tmp_path / "data")
-    for name, value in {"CLICKS": 2, "WINDOW": 32, "BATCH": 1, "ROUNDS": 2}.items():
+    for name, value in {"CLICKS": 2, "WINDOW": 32, "BATCH": 1, "ROUNDS": 2, "LR": 0.01}.items():
         monkeypatch.setattr(annotator, name, value)
     results = tmp_path / "found" / "annotator.json"
     words = [str(tmp_path / "data"), "--results", str(results), "--machine", "a test"]
-    assert annotator.main([*words, "--only", "nuclei", "--steps", "1"]) == 0
+    assert annotator.main([*words, "--only", "nuclei", "--steps", "3"]) == 0
     record = json.loads(results.read_text())["nuclei"]
-    assert record["saved"] == 16 and record["steps"] == 1
+    assert record["saved"] == 16 and record["steps"] == 3
     # One test image with two nuclei, two clicks each, and tuning has changed what they give.
     assert [[len(one) for one in image] for image in record["before"]] == [[2, 2]]
     assert record["before"] != record["after"]

@@ -158,9 +158,13 @@ class MaskPropagationInferer(PropagationInferer):
         part = self._part(walk, torch.cat([bounds, points]))
         embedding = walk.embedding(z, part)
         device = embedding.features.device
-        corner = points.new_tensor([part[1].start, part[0].start])
+        rows, columns = part
+        first = points.new_tensor([columns.start, rows.start])
+        last = points.new_tensor([columns.stop - 1, rows.stop - 1])
+        # A click that the window does not show is none; of a box it shows a part.
+        kinds = kinds.where((kinds > 1) | ((points >= first) & (points <= last)).all(1), -1)
+        points, kinds = (points.clamp(first, last) - first)[None].to(device), kinds[None].to(device)
         mask = None if shown is None else shown[part][None, None].to(device)
-        points, kinds = (points - corner)[None].to(device), kinds[None].to(device)
         answer = MaskCandidates(
             *(
                 one[:, walk.number : walk.number + 1]

@@ -65,7 +65,8 @@ class Painter(torch.nn.Module):
         picture = embedding.features[0, 0].round()
         chosen = set() if masks is None else set(picture[masks[0, 0] > 0].tolist())
         for (x, y), kind in zip(points[0].int().tolist(), point_labels[0].tolist(), strict=True):
-            (chosen.add if kind else chosen.discard)(float(picture[y, x]))
+            if kind >= 0:
+                (chosen.add if kind else chosen.discard)(float(picture[y, x]))
         mask = torch.isin(picture, torch.tensor([value for value in chosen if value], dtype=picture.dtype))
         found = torch.full((1, 1, 4), 0.9 if mask.any() else 0.1)
         return MaskCandidates((mask.float() * 20 - 10).expand(1, 1, 4, *mask.shape), found, torch.zeros(1, 1))
