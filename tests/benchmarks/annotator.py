@@ -49,6 +49,7 @@ BATCH = 3
 LR = 3e-4  # of the bundle's second part
 OBJECTS = 4  # of an image, drawn with a fixed seed
 SMALLEST = 100  # pixels of the spleen in a slice
+VOLUMES = ("spleen", "unseen spleen")
 Items = list[dict[str, Any]]
 
 
@@ -65,6 +66,7 @@ class Task:
 TASKS = {
     "nuclei": Task("dsb2018_stained", "tissue", steps=120, saved=16),
     "spleen": Task("msd_spleen", "ct_slice", steps=40),
+    "unseen spleen": Task("msd_spleen", "ct_slice", steps=40),
     "discs": Task("idrid_disc", "photograph", steps=40),
 }
 
@@ -85,8 +87,10 @@ def load(name: str, parser: Any) -> tuple[Items, Items]:
     task, data = TASKS[name], parser.get_parsed_content("data")
     records, reading = getattr(data, task.source), parser.get_parsed_content(task.load)
     trial = parser.get_parsed_content("trial#nuclei" if name == "nuclei" else "trial#discs")
-    if name == "spleen":
-        saved, test = halves(Compose(reading[:2])(records[0]))
+    if name in VOLUMES:
+        read, scale = reading[:2]
+        volume = read(records[0]) if name == "spleen" else unseen_spleen(parser["dataset_dir"])
+        saved, test = halves(scale(volume))
         return saved, choose(map(Compose(trial[1:]), test))  # slices keep their size
     shrink = [parser.get_parsed_content("shrink#idrid_disc")] if name == "discs" else []
     validation = getattr(data, f"{task.source}_validation")
@@ -94,14 +98,27 @@ def load(name: str, parser: Any) -> tuple[Items, Items]:
     return saved, choose(map(Compose([*reading, *trial]), validation))
 
 
+def unseen_spleen(root: str) -> dict[str, Any]:
+    """TotalSegmentator's example, whose organs were found by a model; the base has not been trained on it."""
+    from monai.transforms import Compose, LoadImaged, Orientationd
+
+    from monai_ext.data import VolumeReader
+
+    folder, keys = Path(root) / "totalsegmentator_ct", ["image", "label"]
+    load = LoadImaged(keys, reader=VolumeReader(), ensure_channel_first=True)
+    files = {"image": folder / "example_ct_dicom", "label": folder / "example_seg_dicom.nii.gz"}
+    volume = Compose([load, Orientationd(keys, "LPS", labels=None)])(files)
+    return volume | {"label": volume["label"] == 1}
+
+
 def halves(volume: dict[str, Any]) -> tuple[Items, Items]:
     """The different slices that show the organ, the lower and the upper half of them, without the one in the middle."""
     image, label = (convert_to_tensor(volume[key], track_meta=False) for key in ("image", "label"))
     items = [
-        {"image": image[..., z].repeat(3, 1, 1), "label": label[..., z], "source": "msd_spleen"}
+        {"image": image[..., z].repeat(3, 1, 1), "label": label[..., z].int(), "source": "ct"}
         for z in range(label.shape[-1])
-        # The file holds every slice four times.
-        if (label[..., z] > 0).sum() >= SMALLEST and not (z and torch.equal(image[..., z], image[..., z - 1]))
+        # Both files hold slices several times.
+        if label[..., z].sum() >= SMALLEST and not (z and torch.equal(image[..., z], image[..., z - 1]))
     ]
     middle = len(items) // 2
     return items[:middle], items[middle + 1 :]
