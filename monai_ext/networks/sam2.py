@@ -19,11 +19,12 @@ and every parameter keeps its official name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-# What SAM 2.1 keeps for video and one image never uses; set aside when an official file is loaded.
+# What SAM 2.1 keeps for video and one image never uses; set aside when an official file is loaded without memory.
 VIDEO_ONLY = (
     "memory_attention.",
     "memory_encoder.",
@@ -36,6 +37,8 @@ VIDEO_ONLY = (
     "no_obj_embed_spatial",
 )
 EMBEDDING_DIM = 256
+MEMORY_DIM = 64
+MEMORY_SLICES = 7  # the clicked one and six that follow each other
 STRIDE = 32  # of Hiera's last stage: both sides of its input must be multiples of it
 
 
@@ -116,6 +119,64 @@ def sam2_modules(size: str) -> dict[str, nn.Module | nn.Parameter]:
         "sam_mask_decoder": _mask_decoder(),
         "no_mem_embed": nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, EMBEDDING_DIM), std=0.02)),
     }
+
+
+def memory_modules() -> dict[str, nn.Module | nn.Parameter]:
+    """
+    The children of SAM 2.1 that serve videos, and here volumes, under their official names, randomly initialised.
+
+    Their keys are those of ``VIDEO_ONLY``; ``memory_position`` has no parameters.
+
+    Raises:
+        ImportError: the package ``sam2`` is not installed.
+    """
+    from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+    from sam2.modeling.position_encoding import PositionEmbeddingSine
+    from sam2.modeling.sam2_utils import MLP
+
+    def learned(*shape: int) -> nn.Parameter:
+        return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
+
+    return {
+        "memory_attention": _memory_attention(),
+        "memory_encoder": MemoryEncoder(
+            out_dim=MEMORY_DIM,
+            position_encoding=PositionEmbeddingSine(MEMORY_DIM, warmup_cache=False),
+            mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
+            fuser=Fuser(CXBlock(EMBEDDING_DIM, kernel_size=7, padding=3, layer_scale_init_value=1e-6), num_layers=2),
+        ),
+        "memory_position": PositionEmbeddingSine(EMBEDDING_DIM, warmup_cache=False),
+        "mask_downsample": nn.Conv2d(1, 1, kernel_size=4, stride=4),
+        "obj_ptr_proj": MLP(EMBEDDING_DIM, EMBEDDING_DIM, EMBEDDING_DIM, 3),
+        "obj_ptr_tpos_proj": nn.Linear(EMBEDDING_DIM, MEMORY_DIM),
+        "maskmem_tpos_enc": learned(MEMORY_SLICES, 1, 1, MEMORY_DIM),
+        "no_mem_pos_enc": learned(1, 1, EMBEDDING_DIM),
+        "no_obj_ptr": learned(1, EMBEDDING_DIM),
+        "no_obj_embed_spatial": learned(1, MEMORY_DIM),
+    }
+
+
+def _memory_attention() -> nn.Module:
+    from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+    from sam2.modeling.sam.transformer import RoPEAttention
+
+    def attention(**settings: Any) -> nn.Module:
+        return RoPEAttention(
+            embedding_dim=EMBEDDING_DIM, num_heads=1, downsample_rate=1, dropout=0.1, rope_theta=10000.0, **settings
+        )
+
+    layer = MemoryAttentionLayer(
+        activation="relu",
+        d_model=EMBEDDING_DIM,
+        dim_feedforward=2048,
+        dropout=0.1,
+        pos_enc_at_attn=False,
+        pos_enc_at_cross_attn_keys=True,
+        pos_enc_at_cross_attn_queries=False,
+        self_attention=attention(),
+        cross_attention=attention(rope_k_repeat=True, kv_in_dim=MEMORY_DIM),
+    )
+    return MemoryAttention(d_model=EMBEDDING_DIM, pos_enc_at_input=True, layer=layer, num_layers=4)
 
 
 def _prompt_encoder() -> nn.Module:

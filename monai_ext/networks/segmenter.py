@@ -34,7 +34,7 @@ from monai_ext.networks.prompts import (
     fit_mask,
     join_clicks,
 )
-from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, sam2_modules
+from monai_ext.networks.sam2 import STRIDE, VIDEO_ONLY, memory_modules, sam2_modules
 from monai_ext.networks.state import check_state, make_fingerprint, same_memory
 from monai_ext.networks.weights import check_size, find_weights, load_base
 from monai_ext.text.embeddings import read_label_embeddings
@@ -91,6 +91,8 @@ class SAM2Segmenter(nn.Module):
             predictor does; only for a base whose three masks are trained.
         label_chunk: how many labels go through the mask decoder at once, which bounds its memory without gradients;
             None decodes all together. The answer is the same.
+        memory: also build SAM 2's memory attention and memory encoder, as
+            :class:`monai_ext.inferers.MemoryPropagationInferer` needs them; the base weights must hold them.
         bundle_root: where ``models/base`` is looked for when ``weights`` is a name.
         seed: of everything the weights do not give; the global random state is not touched.
 
@@ -133,6 +135,7 @@ class SAM2Segmenter(nn.Module):
         multimask: bool = False,
         dynamic_multimask: bool = False,
         label_chunk: int | None = None,
+        memory: bool = False,
         bundle_root: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -149,18 +152,21 @@ class SAM2Segmenter(nn.Module):
         names = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.labels)
         self.text_encoder = None if names is None else names[1]
         self.size, self.weights, self.enlarge, self.multimask = size, weights, enlarge, multimask
-        self.label_chunk = label_chunk
+        self.label_chunk, self.memory = label_chunk, memory
         self.train_patterns = list(train)
         self.adapter_settings = [adapter.describe() for adapter in adapters]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            for name, module in sam2_modules(size).items():
+            # Memory comes last, so that it changes no random number of the others.
+            for name, module in (sam2_modules(size) | (memory_modules() if memory else {})).items():
                 setattr(self, name, module)
             if path is not None:
-                load_base(self, path, ignore=VIDEO_ONLY)
+                load_base(self, path, ignore=() if memory else VIDEO_ONLY)
             self.sam_mask_decoder.dynamic_multimask_via_stability = dynamic_multimask
             self._freeze(train)
-            frozen = {} if path is None else {k: v for k, v in self.named_parameters() if not v.requires_grad}
+            # What was tuned without memory fits with it, too: one image never uses it.
+            image = ((k, v) for k, v in self.named_parameters() if not k.startswith(VIDEO_ONLY))
+            frozen = {} if path is None else {k: v for k, v in image if not v.requires_grad}
             start = self.sam_prompt_encoder.not_a_point_embed.weight
             self.class_tokens = (
                 ClassTokens(len(self.labels), start) if names is None else TextTokens(names[0], start.detach())
@@ -227,7 +233,7 @@ class SAM2Segmenter(nn.Module):
         Returns:
             logits ``(B, C, H, W)`` and the predicted IoU of each mask ``(B, C)``.
         """
-        low_res, iou, _ = self._predict(embedding, points, point_labels, boxes, masks)
+        low_res, iou, _, _ = self._predict(embedding, points, point_labels, boxes, masks)
         decoder = self.sam_mask_decoder
         if self.multimask:
             best = iou[:, 1:].argmax(1, keepdim=True) + 1
@@ -249,7 +255,7 @@ class SAM2Segmenter(nn.Module):
         masks: Tensor | None = None,
     ) -> MaskCandidates:
         """Run the mask decoder and keep all four masks, as training a promptable base needs them."""
-        low_res, iou, score = self._predict(embedding, points, point_labels, boxes, masks)
+        low_res, iou, score, _ = self._predict(embedding, points, point_labels, boxes, masks)
         batch, count = embedding.features.shape[0], len(self.labels)
         logits = self._at_image_size(low_res, embedding.size)
         return MaskCandidates(
@@ -362,8 +368,8 @@ class SAM2Segmenter(nn.Module):
         point_labels: Tensor | None,
         boxes: Tensor | None,
         masks: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Four masks at a quarter of the encoder's input ``(B * C, 4, h, w)``, their IoU and the object's score."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Four masks at a quarter of the encoder's input ``(B * C, 4, h, w)``, their IoU, object score and tokens."""
         points, point_labels, boxes, masks = (
             prompt if prompt is None else convert_to_tensor(prompt, track_meta=False)
             for prompt in (points, point_labels, boxes, masks)
@@ -391,7 +397,7 @@ class SAM2Segmenter(nn.Module):
         places = torch.arange(batch * count, device=sparse.device)
         for rows in (places,) if self.label_chunk is None else places.split(batch * self.label_chunk):
             images = rows // count
-            low_res, iou, _, score = self.sam_mask_decoder.predict_masks(
+            low_res, iou, mask_tokens, score = self.sam_mask_decoder.predict_masks(
                 image_embeddings=embedding.features[images],
                 image_pe=position,
                 sparse_prompt_embeddings=sparse[rows],
@@ -399,9 +405,11 @@ class SAM2Segmenter(nn.Module):
                 repeat_image=False,
                 high_res_features=[feature[images] for feature in embedding.high_res],
             )
-            answers.append((low_res, iou, score))
-        masks, ious, scores = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*answers, strict=True))
-        return masks, ious, scores
+            answers.append((low_res, iou, score, mask_tokens))
+        low_res, iou, score, mask_tokens = (
+            torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*answers, strict=True)
+        )
+        return low_res, iou, score, mask_tokens
 
     def _at_image_size(self, low_res: Tensor, size: tuple[int, int]) -> Tensor:
         logits = F.interpolate(low_res, size=self._padded(size), mode="bilinear", align_corners=False)
