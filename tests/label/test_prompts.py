@@ -90,7 +90,8 @@ def test_every_click_lies_in_the_view_and_the_view_in_the_picture(size, window, 
     clicks = tuple((int(x * size[0]), int(y * size[1])) for x, y in spots)
     prompts = ClickPrompts(foreground=clicks[:1], background=clicks[1:])
     view = ClickView.around(prompts, size, window)
-    assert 0 <= view.x and view.x + view.width <= size[0] and 0 <= view.y and view.y + view.height <= size[1]
+    assert min(view.x, view.y) >= 0
+    assert view.x + view.width <= size[0] and view.y + view.height <= size[1]
     for x, y in clicks:
         assert view.x <= x < view.x + view.width and view.y <= y < view.y + view.height
     assert max(view.width, view.height) <= view.reduction * window

@@ -399,7 +399,7 @@ def _theirs(request: Request, error: Exception) -> JSONResponse:
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
-    problems = getattr(error, "errors", list)()
+    problems: list[dict[str, Any]] = getattr(error, "errors", list)()
     places = "; ".join(f"{'.'.join(map(str, p['loc'][1:]))}: {p['msg']}" for p in problems[:3])
     return JSONResponse({"detail": f"The request does not fit {request.url.path}: {places}."}, 422)
 
