@@ -104,5 +104,5 @@ def test_clicks_near_the_first_share_its_view() -> None:
     first = ClickView.around(ClickPrompts(foreground=((1000, 800),)), size, 224)
     for click in ((1040, 830), (960, 770), (1060, 800)):
         assert ClickView.around(ClickPrompts(foreground=((1000, 800),), background=(click,)), size, 224) == first
-    far = ClickView.around(ClickPrompts(foreground=((1000, 800), (1190, 800))), size, 224)
+    far = ClickView.around(ClickPrompts(foreground=((1000, 800), (1130, 800))), size, 224)
     assert far.reduction == 2
