@@ -168,3 +168,19 @@ def test_bad_labels_are_left_out_and_too_few_refused(tmp_path: Path, images: lis
     saved.append(SavedLabel(images[2], save(tmp_path, "c", good), {}))
     _, problems = write_training_list(saved, ["vessel"], tmp_path / "work")
     assert len(problems) == 1 and "4 wide" in problems[0]
+
+
+def test_labels_of_volumes_keep_their_grid(tmp_path: Path) -> None:
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 1:3, 2:4] = 3
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    saved = []
+    for name in "ab":
+        write_mask(mask, tmp_path / f"{name}_label.nii.gz", affine)
+        info = {"label_info": [{"name": "spleen", "idx": 3}]}
+        saved.append(SavedLabel(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_label.nii.gz", info))
+    path, problems = write_training_list(saved, ["spleen"], tmp_path / "work", volumes=True)
+    written = nibabel.load(json.loads(path.read_text())["training"][1]["label"])
+    assert (
+        not problems and np.array_equal(np.asarray(written.dataobj), mask // 3) and np.allclose(written.affine, affine)
+    )

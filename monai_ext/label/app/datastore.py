@@ -28,6 +28,8 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
+from monai_ext.label.studies import inside
+
 logger = logging.getLogger(__name__)
 
 
@@ -150,6 +152,16 @@ class SafeDatastore(LocalDatastore):
             if not label:
                 raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
             label.info.update(info)
+
+    def get_image_uri(self, image_id: str) -> str:
+        uri = super().get_image_uri(image_id)
+        return str(inside(uri, self._datastore_path)) if uri else ""
+
+    def _list_files(self, path: str, patterns: Any) -> dict[str, str]:
+        root = os.path.realpath(self._datastore_path)
+        found = super()._list_files(path, patterns)
+        # Links that lead out of the folder are no images of it.
+        return {n: f for n, f in found.items() if Path(os.path.realpath(Path(path, f))).is_relative_to(root)}
 
     def _object(self, image_id: str) -> ImageLabelModel:
         if image_id not in self._datastore.objects:

@@ -52,7 +52,6 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.endpoints import activelearning as their_activelearning
 from monailabel.endpoints import session as their_session
 from monailabel.endpoints import train as their_train
@@ -72,7 +71,7 @@ from monai_ext.label.app.tasks import ClickTask
 from monai_ext.label.app.uploads import store_adapter, uploaded
 from monai_ext.label.mask_files import read_mask
 from monai_ext.label.refusal import RequestRefused
-from monai_ext.label.studies import check_name, inside
+from monai_ext.label.studies import check_name
 from monai_ext.label.tuning import read_settings
 
 logger = logging.getLogger(__name__)
@@ -353,7 +352,7 @@ def _study_image(image: str) -> Path:
         raise RequestRefused(
             f"The image {image!r} is not in the study folder: GET /datastore/?output=all lists them.", 404
         )
-    return Path(uri) if isinstance(store, DICOMWebDatastore) else inside(uri, store._datastore_path)
+    return Path(uri)
 
 
 def _outlines(
