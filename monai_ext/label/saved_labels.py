@@ -23,6 +23,7 @@ from monai_ext.data.atomic import atomic_path
 from monai_ext.data.nifti import is_nifti, read_nifti
 from monai_ext.data.reader import picture_size
 from monai_ext.label.mask_files import index_mask, read_mask
+from monai_ext.label.outlines import read_outlines
 from monai_ext.label.refusal import RequestRefused
 
 
@@ -79,7 +80,13 @@ def write_training_list(
 
 
 def _write_picture(label: SavedLabel, labels: Sequence[str], path: Path) -> bool:
-    mask = _own_numbers(read_mask(label.mask, picture_size(label.image)), labels, label.info)
+    size, info = picture_size(label.image), label.info
+    if label.mask.suffix == ".xml":
+        drawn, names = read_outlines(label.mask, size)
+        info = {"label_info": [{"name": name, "idx": number} for name, number in names.items()]}
+    else:
+        drawn = read_mask(label.mask, size)
+    mask = _own_numbers(drawn, labels, info)
     if mask is None:
         return False
     Image.fromarray(mask).save(path)
