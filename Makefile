@@ -26,11 +26,12 @@ label:
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -m monai_ext label --studies "$(STUDIES)" $(LABEL)
 
-# What needs MONAI Label itself: a real server on this machine and its clients' requests.
+# What needs MONAI Label itself: a real server on this machine and its clients' requests. The tests of the rest have
+# settings of their own, which leave these out.
 test-label:
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -c "import pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q pytest
-	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q tests/label/server $(LABEL)
+	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q -c /dev/null --rootdir=. -p no:cacheprovider tests/label/server $(LABEL)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
