@@ -84,8 +84,8 @@ UPLOADS = os.environ.get("MONAI_EXT_LABEL_UPLOADS", "") == "true"
 LIMIT = int(os.environ.get("MONAI_EXT_LABEL_MAX_MB", "512")) * 1024**2
 PASSWORDS = os.environ.get("MONAI_EXT_LABEL_PASSWORDS", "")
 HOSTS = os.environ.get("MONAI_EXT_LABEL_HOSTS", "*").split(",")
-# What MONAI Label's own tasks read from a request; a client may not set the rest, `image` least of all.
-PARAMETERS = ("foreground", "background", "roi", "label", "slice", "result_extension", "output", "device")
+# What our tasks read from a request; a client may not set the rest, `image` least of all.
+PARAMETERS = ("foreground", "background", "roi", "label", "result_extension")
 
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
