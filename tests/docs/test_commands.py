@@ -67,6 +67,9 @@ SKIPS = {
     "it needs a GPU": r"python -m monai\.bundle (run training .*(sam2lora|ssam)\.json|trt_export )|trtexec ",
     "it would run this test again": r"make test",
     "exporting to ONNX takes a minute and is tested elsewhere": r"python runs/exported/onnx_runner\.py ",
+    # Both are tested in tests/label/server.
+    "it starts a server": r"make label |python -m monai_ext label |monailabel start_server ",
+    "it needs a server": r"curl ",
 }
 OFFICIAL = {"tiny": "sam2.1_hiera_tiny", "large": "sam2.1_hiera_large"}
 OURS = ("fingerprint", "class_tokens.weight")
