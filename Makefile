@@ -7,8 +7,11 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 DEMO ?=
 DATA ?=
+STUDIES ?=
+LABEL ?=
+LABEL_BIN := .venv-label/bin
 
-.PHONY: demo test lint format benchmark base clean
+.PHONY: demo test test-label label lint format benchmark base clean
 
 demo: $(READY)
 	@$(BIN)/python -m monai_ext demo --folder runs/demo $(DEMO)
@@ -16,6 +19,18 @@ demo: $(READY)
 # Each test process gets one thread: more of them than cores only wait for each other.
 test: $(READY) $(VENV)/numpy1/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# MONAI Label's server on the images in STUDIES=folder, in an environment of its own; LABEL holds further options.
+label:
+	@test -n "$(STUDIES)" || { echo "make label needs STUDIES=folder, the images to annotate"; exit 2; }
+	@$(PYTHON) monai_ext/label/environment.py
+	@$(LABEL_BIN)/python -m monai_ext label --studies "$(STUDIES)" $(LABEL)
+
+# What needs MONAI Label itself: a real server on this machine and its clients' requests.
+test-label:
+	@$(PYTHON) monai_ext/label/environment.py
+	@$(LABEL_BIN)/python -c "import pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q pytest
+	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q tests/label/server $(LABEL)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -39,7 +54,7 @@ base: $(READY)
 	torchrun --standalone --nproc_per_node=2 -m monai.bundle run training --config_file "['configs/train.json','configs/multi_gpu_train.json','configs/more_vessels.json']" --dataset_dir "$$data" --weights models/sam2_micro.safetensors
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-label runs
 
 # torch comes first: sam2 is built against it, without its CUDA extension. sam2 asks for torchvision, which nothing of
 # ours needs and which cannot be imported beside a CPU-only torch: then it goes, or libraries that look for it fail.

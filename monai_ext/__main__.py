@@ -18,12 +18,13 @@ from collections.abc import Sequence
 
 from monai_ext.data import cli as data_cli
 from monai_ext.demo import cli as demo_cli
+from monai_ext.label import cli as label_cli
 from monai_ext.networks import cli as weights_cli
 from monai_ext.share import check_cli, inspect_cli, pack_cli, publish_cli
 from monai_ext.text import cli as labels_cli
 
 # A module with `add_arguments(subparsers)` brings commands; each parser sets `run`, from its arguments to an exit code.
-COMMANDS = (weights_cli, labels_cli, data_cli, inspect_cli, check_cli, pack_cli, publish_cli, demo_cli)
+COMMANDS = (weights_cli, labels_cli, data_cli, inspect_cli, check_cli, pack_cli, publish_cli, demo_cli, label_cli)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
