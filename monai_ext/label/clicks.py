@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class PromptableModel(Protocol):
     """What is clicked with: a base or a bundle with its adapter."""
 
     name: str
+    description: str
     labels: tuple[str, ...]
     window: int
     longest_side: int | None
@@ -122,15 +124,13 @@ class ClickSegmenter:
         steps = [corners + clicks[:count] for count in range(0 if corners else 1, len(clicks) + 1)]
         if earlier is not None:
             drawn = torch.as_tensor(earlier[view.y : view.y + view.height, view.x : view.x + view.width] > 0)
-            shown = (drawn[None, None].float() * 2 - 1) * SURE
-            shown = F.interpolate(shown, size=embedding.size, mode="bilinear", antialias=True)
-            return self._pass(network, embedding, steps[-1], channel, view, shown.to(self.model.device))
-        shown = None
+            before = (drawn[None, None].float() * 2 - 1) * SURE
+            before = F.interpolate(before, size=embedding.size, mode="bilinear", antialias=True)
+            return self._pass(network, embedding, steps[-1], channel, view, before.to(self.model.device))
+        shown: Tensor | None = None
         for step in steps:
-            shown = self.memory.get_or_make(
-                (key, channel, tuple(step)),
-                lambda step=step, before=shown: self._pass(network, embedding, step, channel, view, before),
-            )
+            answer = partial(self._pass, network, embedding, step, channel, view, shown)
+            shown = self.memory.get_or_make((key, channel, tuple(step)), answer)
         assert shown is not None
         return shown
 

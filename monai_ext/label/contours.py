@@ -38,7 +38,7 @@ def contour_elements(
 
     Example:
         >>> contour_elements(np.array([[0, 1], [0, 1]]), {"nucleus": 1}, offset=(10, 20))
-        [{'label': 'nucleus', 'contours': [[[12, 20], [12, 22], [11, 22], [11, 20]]]}]
+        [{'label': 'nucleus', 'contours': [[[11, 20], [12, 20], [12, 22], [11, 22]]]}]
     """
     elements = []
     for label, number in names.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from monai_ext.data.nifti import is_nifti, read_nifti
+from monai_ext.data.nifti import is_nifti
 from monai_ext.data.reader import mask_pixels
 from monai_ext.label.refusal import RequestRefused
 
@@ -103,14 +103,18 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """
     try:
         if is_nifti(path):
-            mask = _one_slice(np.asarray(read_nifti(path)[0]), path).T
+            import nibabel
+
+            mask = _one_slice(np.asarray(nibabel.load(path).dataobj)).T
         elif path.name.lower().endswith(".nrrd"):
             mask = _read_nrrd(path)
         elif path.name.lower().endswith(PICTURES):
             mask = mask_pixels(path).T
         else:
             raise RequestRefused(f"A mask must be {', '.join((*PICTURES, *VOLUMES))}, not {path.suffix or 'nameless'}.")
-    except (OSError, RuntimeError, ValueError) as error:
+    except RequestRefused:
+        raise
+    except Exception as error:  # nibabel, ITK and Pillow have exceptions of their own
         raise RequestRefused(f"The mask cannot be read: {str(error).replace(str(path), 'it')}") from error
     if not np.array_equal(mask, np.round(mask)) or mask.min() < 0 or mask.max() > 255:
         raise RequestRefused("A mask must hold whole numbers from 0 to 255.")
@@ -122,7 +126,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def _one_slice(values: np.ndarray, path: Path) -> np.ndarray:
+def _one_slice(values: np.ndarray) -> np.ndarray:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2:
@@ -134,7 +138,7 @@ def _read_nrrd(path: Path) -> np.ndarray:
     import itk
 
     values = np.asarray(itk.array_from_image(itk.imread(str(path))))  # (z,) y, x
-    return values[0] if values.ndim == 3 and len(values) == 1 else _one_slice(values.T, path).T
+    return _one_slice(values.T).T
 
 
 def _write_itk(mask: np.ndarray, path: Path, affine: np.ndarray | None) -> None:

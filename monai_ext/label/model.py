@@ -31,7 +31,7 @@ from monai_ext.label.versions import AdapterVersions
 from monai_ext.networks.segmenter import SAM2Segmenter
 from monai_ext.networks.weights import read_state_dict
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class LoadedNetwork(NamedTuple):
@@ -73,9 +73,15 @@ class BaseModel:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._lock = threading.Lock()
         self._loaded: LoadedNetwork | None = None
-        load = LoadImaged(keys="image", reader=PhotographReader(), ensure_channel_first=True)
-        scale = NormalizeIntensityd(keys="image", subtrahend=MEAN, divisor=DEVIATION, channel_wise=True)
-        self._preprocessing = Compose([load, Transposed(keys="image", indices=[0, 2, 1]), scale])
+        reader: Any = PhotographReader()
+        scale: dict[str, Any] = {"subtrahend": MEAN, "divisor": DEVIATION, "channel_wise": True}
+        self._preprocessing = Compose(
+            [
+                LoadImaged(keys="image", reader=reader, ensure_channel_first=True),
+                Transposed(keys="image", indices=[0, 2, 1]),
+                NormalizeIntensityd(keys="image", **scale),
+            ]
+        )
 
     def network(self) -> LoadedNetwork:
         """The network, loaded when it is first needed."""

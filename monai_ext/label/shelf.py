@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from monai_ext.label.clicks import ClickSegmenter
+from monai_ext.label.clicks import ClickSegmenter, PromptableModel
 from monai_ext.label.embeddings import EmbeddingCache
 from monai_ext.label.memory import BoundedMemory
 from monai_ext.label.model import BaseModel, BundleModel
@@ -71,11 +71,10 @@ class ModelShelf:
             for root in sorted(Path(bundles).glob("*_segmentation"))
             if (root / "configs/inference.json").is_file()
         }
-        pictures = {f"{name}{CLICKS}": model for name, model in self.bundles.items() if model.dimension == 2}
-        bases = {base.name: base for base in _bases()}
+        clicked: dict[str, PromptableModel] = {base.name: base for base in _bases()}
+        clicked |= {f"{name}{CLICKS}": model for name, model in self.bundles.items() if model.dimension == 2}
         self.clicks = {
-            name: ClickSegmenter(model, self.embeddings, self.memory, self.digests)
-            for name, model in {**bases, **pictures}.items()
+            name: ClickSegmenter(model, self.embeddings, self.memory, self.digests) for name, model in clicked.items()
         }
 
     def clean(self) -> None:

@@ -17,6 +17,8 @@ import re
 import threading
 from pathlib import Path
 
+from PIL import Image
+
 from monai_ext.data.reader import picture_size
 from monai_ext.label.refusal import RequestRefused
 
@@ -62,6 +64,22 @@ def inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path
     return real
 
 
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        size = picture_size(path)
+    except ValueError as error:
+        raise RequestRefused(str(error).replace(str(path), path.name)) from error
+    except Image.DecompressionBombError:
+        size = (MAX_PIXELS, 2)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RequestRefused(
+            f"{path.name} has more than the {MAX_PIXELS // 10**6} million pixels that are read: cut it, or run the "
+            "bundle's slide inference.",
+            413,
+        )
+    return size
+
+
 class FileDigests:
     """
     What files hold, as short strings: read once, and again only when a file's size or time has changed.
@@ -91,16 +109,7 @@ class FileDigests:
         """
         stamp, digest, size = self._look(path)
         if size is None:
-            try:
-                size = picture_size(path)
-            except ValueError as error:
-                raise RequestRefused(str(error)) from error
-            if size[0] * size[1] > MAX_PIXELS:
-                raise RequestRefused(
-                    f"{path.name} has {size[0]} x {size[1]} pixels, and at most {MAX_PIXELS // 10**6} million are "
-                    "read: cut it, or take the bundle's slide inference.",
-                    413,
-                )
+            size = _size(path)
             with self._lock:
                 self._known[path] = (stamp, digest, size)
         return digest, size

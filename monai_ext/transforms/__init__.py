@@ -23,6 +23,7 @@ from monai_ext.transforms.fundus import FieldOfView, FieldOfViewd, FundusForegro
 from monai_ext.transforms.grids import CheckGridsd
 from monai_ext.transforms.histology import NormalizeStain, NormalizeStaind, RandStain, RandStaind, tissue_mask
 from monai_ext.transforms.instances import LoadInstancesd
+from monai_ext.transforms.label_index import LabelIndexd
 from monai_ext.transforms.lesions import RandBrightLesionsd
 from monai_ext.transforms.object_masks import ObjectMasksd
 from monai_ext.transforms.objects import RandObjectCropd
@@ -45,6 +46,7 @@ __all__ = [
     "FieldOfView",
     "FieldOfViewd",
     "FundusForeground",
+    "LabelIndexd",
     "LoadInstancesd",
     "NeighbouringSlices",
     "NeighbouringSlicesd",

@@ -64,6 +64,9 @@ SKIPS = {
     "two processes are tested elsewhere": r"torchrun ",
     "it needs a GPU": r"python -m monai\.bundle run training .*(sam2lora|ssam)\.json",
     "it would run this test again": r"make test",
+    # Both are tested in tests/label/server.
+    "it starts a server": r"make label |python -m monai_ext label |monailabel start_server ",
+    "it needs a server": r"curl ",
 }
 OFFICIAL = {"tiny": "sam2.1_hiera_tiny", "large": "sam2.1_hiera_large"}
 OURS = ("fingerprint", "class_tokens.weight")

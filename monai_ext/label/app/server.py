@@ -62,6 +62,7 @@ from monailabel.endpoints.wsi_infer import WSIInput
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from monai_ext.label.app.limits import BodyLimit
 from monai_ext.label.app.login import PasswordLogin, accept_keycloak
@@ -79,6 +80,7 @@ PAGE = Path(__file__).parents[1] / "page"
 UPLOADS = os.environ.get("MONAI_EXT_LABEL_UPLOADS", "") == "true"
 LIMIT = int(os.environ.get("MONAI_EXT_LABEL_MAX_MB", "512")) * 1024**2
 PASSWORDS = os.environ.get("MONAI_EXT_LABEL_PASSWORDS", "")
+HOSTS = os.environ.get("MONAI_EXT_LABEL_HOSTS", "*").split(",")
 # What MONAI Label's own tasks read from a request; a client may not set the rest, `image` least of all.
 PARAMETERS = ("foreground", "background", "roi", "label", "slice", "result_extension", "output", "device")
 
@@ -399,7 +401,7 @@ def _theirs(request: Request, error: Exception) -> JSONResponse:
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
-    problems = getattr(error, "errors", list)()
+    problems: list[dict[str, Any]] = getattr(error, "errors", list)()
     places = "; ".join(f"{'.'.join(map(str, p['loc'][1:]))}: {p['msg']}" for p in problems[:3])
     return JSONResponse({"detail": f"The request does not fit {request.url.path}: {places}."}, 422)
 
@@ -423,6 +425,8 @@ def _assemble() -> None:
     app.router.routes[:] = ours + theirs
     app.middleware("http")(_guard)
     app.add_middleware(BodyLimit, limit=LIMIT)
+    # A name of another site that leads to this machine would get its scripts past the browser.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(MONAILabelException, _theirs)
     app.add_exception_handler(RequestValidationError, _invalid)

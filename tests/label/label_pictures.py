@@ -25,7 +25,7 @@ def draw_picture(path: Path, size: tuple[int, int] = (96, 80), seed: int = 0) ->
     y, x = np.mgrid[: size[1], : size[0]]
     discs = np.zeros(size[::-1], bool)
     for _ in range(4):
-        cx, cy, radius = rng.uniform(10, size[0] - 10), rng.uniform(10, size[1] - 10), rng.uniform(5, 10)
+        cx, cy, radius = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(5, 10)
         discs |= (x - cx) ** 2 + (y - cy) ** 2 < radius**2
     pixels = np.where(discs[..., None], (120, 60, 140), (230, 200, 220)) + rng.integers(-8, 8, (*size[::-1], 3))
     path.parent.mkdir(parents=True, exist_ok=True)
