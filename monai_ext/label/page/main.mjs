@@ -107,7 +107,7 @@ function pictureItem(id, saved, unsaved, currentId) {
   const button = element("button", { type: "button", title: id });
   button.dataset.id = id;
   if (id === currentId) button.setAttribute("aria-current", "true");
-  const mark = unsaved ? "● unsaved" : saved ? "✓ saved" : "";
+  const mark = unsaved ? "unsaved" : saved ? "saved" : "";
   button.append(
     element("span", { className: "name", textContent: id }),
     element("span", { className: unsaved ? "mark unsaved" : "mark", textContent: mark }),
@@ -149,6 +149,11 @@ function showChoices(select, values, texts = values) {
   select.replaceChildren(...values.map((value, index) => element("option", { value, textContent: texts[index] })));
 }
 
+/** A model's name for people. */
+function readable(model) {
+  return model.replace("_segmentation", "").replaceAll("_", " ");
+}
+
 function chooseLabel(label) {
   const input = document.querySelector(`input[name="label"][value="${label}"]`);
   if (!input) return;
@@ -183,10 +188,11 @@ function chooseOpacity(percent) {
 function chooseTask(task) {
   hand.letGo();
   app.chooseTask(task);
-  showChoices($("clicker"), app.taskClickers);
+  showChoices($("clicker"), app.taskClickers, app.taskClickers.map(readable));
   chooseClicker();
   showLabels();
   $("segment").disabled = !task || !app.current;
+  if (app.trainers.includes(task)) $("trainer").value = task;
 }
 
 function chooseClicker() {
@@ -373,10 +379,10 @@ async function start() {
     await app.start();
     $("title").textContent = app.name;
     const tasks = Object.keys(app.tasks);
-    showChoices($("task"), [...tasks, ""], [...tasks, "only labels of my own"]);
-    chooseTask($("task").value);
+    showChoices($("task"), [...tasks, ""], [...tasks.map(readable), "only labels of my own"]);
     showChoices($("strategy"), app.strategies);
-    showChoices($("trainer"), app.trainers);
+    showChoices($("trainer"), app.trainers, app.trainers.map(readable));
+    chooseTask($("task").value);
     $("training").hidden = !app.trainers.length;
     $("next").disabled = !app.strategies.length;
     ui.status(app.pictures.length ? "Choose a picture." : "The server has no pictures.");
