@@ -334,7 +334,8 @@ export class App {
     try {
       return await createImageBitmap(blob);
     } catch {
-      throw new Error(`${id} (${blob.type || "unknown format"}) cannot be shown by this browser; use PNG or JPEG.`);
+      // a TIFF, say: the server turns it into what browsers show
+      return createImageBitmap(await this.server.picture(id, true));
     }
   }
 

@@ -39,8 +39,10 @@ export class Server {
       .sort((a, b) => names.compare(a.id, b.id));
   }
 
-  async picture(id) {
-    return (await this.#ask(`datastore/image?${query({ image: id })}`)).blob();
+  /** The picture's file, or the same picture as PNG. */
+  async picture(id, asPng = false) {
+    const path = asPng ? "annotate/picture" : "datastore/image";
+    return (await this.#ask(`${path}?${query({ image: id })}`)).blob();
   }
 
   /** What is saved: { revision, mask }, both null if nothing is. */
