@@ -43,6 +43,7 @@ import os
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.background import BackgroundTasks
@@ -89,7 +90,7 @@ USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 
-router = APIRouter()
+router = APIRouter(strict_content_type=False)  # QuPath sends JSON without saying so
 _training = threading.Lock()
 
 
@@ -375,7 +376,9 @@ def _outlines(
 async def _guard(request: Request, call_next: Any) -> Response:
     """Names that lead nowhere else, before any of MONAI Label's own endpoints sees them."""
     try:
-        query = request.query_params
+        query, origin = request.query_params, request.headers.get("origin")
+        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+            raise RequestRefused("Pages of other sites may not use this server: open its own page, /annotate/.", 403)
         for key in ("image", "id", "label", "tag", "session_id", "logfile"):
             if value := query.get(key):
                 check_name(value, key)

@@ -32,35 +32,26 @@ ROOT = Path(__file__).parents[3]
 NUCLEI = "histology_nuclei_segmentation"
 DISCS = "fundus_disc_cup_segmentation"
 BASE = "sam2_micro"
+OURS = ("monai_ext", "label")
 
 
 class LabelServer:
     """`python -m monai_ext label` on a folder of images."""
 
-    def __init__(self, studies: Path, *words: str, **environment: str) -> None:
+    def __init__(self, studies: Path, *words: str, command: tuple[str, ...] = OURS, cwd: Path = ROOT) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.studies, self.url = studies, f"http://127.0.0.1:{self.port}"
         self.log = studies.parent / f"{studies.name}-{self.port}.log"
-        command = [
-            sys.executable,
-            "-m",
-            "monai_ext",
-            "label",
-            "--studies",
-            str(studies),
-            "--port",
-            str(self.port),
-            *words,
-        ]
+        command = (sys.executable, "-m", *command, "--studies", str(studies), "--port", str(self.port), *words)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 start_new_session=True,
             )
 
