@@ -26,16 +26,16 @@ from PIL import Image
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested where playwright is installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+FLAGS = ("--no-sandbox", "--disable-dev-shm-usage")
 
 
 @contextmanager
-def browsing() -> Iterator[Any]:
+def browsing(*flags: str) -> Iterator[Any]:
     """A browser without windows."""
     if CHROMIUM is None:
         pytest.skip("the page is tested where Chromium is installed: `make label-system` does it")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         yield browser
         browser.close()
 

@@ -252,7 +252,8 @@ def test_labels_that_do_not_belong_here_are_not_opened(person: Annotator, server
         server.save("eye_1", b"", {})
         Image.fromarray(mask).save(server.label_path("eye_1"))
         person.page.click("button[data-id=eye_1]")
-        person.page.wait_for_function("t => document.querySelector('#error-text').textContent.includes(t)", arg=sentence)
+        shown = "t => document.querySelector('#error-text').textContent.includes(t)"
+        person.page.wait_for_function(shown, arg=sentence)
     assert person.page.is_disabled("#save")
     person.open("eye_2")  # the rest can be worked on
     person.page.wait_for_selector("#error", state="hidden")

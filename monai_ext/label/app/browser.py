@@ -9,13 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What browsers need beside MONAI Label's own routes: pictures that they can show."""
+"""What browsers need beside MONAI Label's own routes: pictures that they can show, and a way to save in OHIF."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
+import monailabel.endpoints
 import numpy as np
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -27,6 +28,8 @@ from PIL import Image
 from monai_ext.data.reader import PhotographReader
 from monai_ext.label.refusal import RequestRefused
 from monai_ext.label.studies import check_name, inside
+
+SAVE = Path(__file__).parents[1] / "ohif/save.js"
 
 router = APIRouter()
 
@@ -47,3 +50,10 @@ def picture(image: str, user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE
     file = io.BytesIO()
     Image.fromarray((pixels.swapaxes(0, 1) * 255).round().astype(np.uint8)).save(file, "PNG", compress_level=1)
     return Response(file.getvalue(), media_type="image/png")
+
+
+@router.get("/ohif/app-config.js", include_in_schema=False)
+def ohif_configuration() -> Response:
+    """OHIF's own configuration, and what its panel lacks."""
+    theirs = Path(monailabel.endpoints.__file__).parent / "static/ohif/app-config.js"
+    return Response(f"{theirs.read_text()}\n{SAVE.read_text()}", media_type="text/javascript")
