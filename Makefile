@@ -26,11 +26,20 @@ label:
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -m monai_ext label --studies "$(STUDIES)" $(LABEL)
 
+<<<<<<< HEAD
 # What needs MONAI Label itself: a real server on this machine, its clients' requests, and a browser.
 test-label: label-system
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -c "import playwright, pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q playwright pytest
 	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q tests/label/server $(LABEL)
+=======
+# What needs MONAI Label itself: a real server on this machine and its clients' requests. The tests of the rest have
+# settings of their own, which leave these out.
+test-label:
+	@$(PYTHON) monai_ext/label/environment.py
+	@$(LABEL_BIN)/python -c "import pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q pytest
+	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q -c /dev/null --rootdir=. -p no:cacheprovider tests/label/server $(LABEL)
+>>>>>>> label
 
 # A browser for the tests of the page, and a DICOM server for those of OHIF; as root on Debian or Ubuntu they are installed.
 label-system:

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from monai_ext.label.clicks import ClickSegmenter
-from monai_ext.label.embeddings import EmbeddingCache
+from monai_ext.label.embeddings import EmbeddingStore
 from monai_ext.label.memory import BoundedMemory
 from monai_ext.label.model import BaseModel, BundleModel
 from monai_ext.label.prompts import ClickPrompts
@@ -31,7 +31,7 @@ __all__ = [
     "ClickPrompts",
     "ClickSegmenter",
     "ClickView",
-    "EmbeddingCache",
+    "EmbeddingStore",
     "ModelShelf",
     "RequestRefused",
     "disagreement",

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_ext.inferers.clicks import shown_mask
-from monai_ext.label.embeddings import EmbeddingCache
+from monai_ext.label.embeddings import EmbeddingStore
 from monai_ext.label.memory import BoundedMemory
 from monai_ext.label.model import LoadedNetwork
 from monai_ext.label.prompts import ClickPrompts
@@ -69,7 +69,7 @@ class ClickSegmenter:
     """
 
     def __init__(
-        self, model: PromptableModel, embeddings: EmbeddingCache, memory: BoundedMemory, digests: FileDigests
+        self, model: PromptableModel, embeddings: EmbeddingStore, memory: BoundedMemory, digests: FileDigests
     ) -> None:
         self.model, self.embeddings, self.memory, self.digests = model, embeddings, memory, digests
 

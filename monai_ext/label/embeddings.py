@@ -29,7 +29,7 @@ from monai_ext.networks.segmenter import ImageEmbedding
 logger = logging.getLogger(__name__)
 
 
-class EmbeddingCache:
+class EmbeddingStore:
     """
     Embeddings of images, made once: the newest in memory, more of them on disk, both bounded.
 
@@ -43,7 +43,7 @@ class EmbeddingCache:
 
     Example:
         >>> import tempfile, torch
-        >>> cache = EmbeddingCache(memory=10**6, disk=10**6, folder=tempfile.mkdtemp())
+        >>> cache = EmbeddingStore(memory=10**6, disk=10**6, folder=tempfile.mkdtemp())
         >>> made = ImageEmbedding(torch.ones(1, 4, 2, 2), (torch.ones(1, 1, 8, 8), torch.ones(1, 2, 4, 4)), (32, 30))
         >>> cache.get_or_make("picture, adapter", lambda: made).size, cache.get_or_make("picture, adapter", None).size
         ((32, 30), (32, 30))

@@ -20,8 +20,10 @@ import numpy as np
 from PIL import Image
 
 from monai_ext.data.atomic import atomic_path
+from monai_ext.data.nifti import is_nifti, read_nifti
 from monai_ext.data.reader import picture_size
 from monai_ext.label.mask_files import index_mask, read_mask
+from monai_ext.label.outlines import read_outlines
 from monai_ext.label.refusal import RequestRefused
 
 
@@ -33,7 +35,9 @@ class SavedLabel(NamedTuple):
     info: Mapping[str, Any]
 
 
-def write_training_list(saved: Sequence[SavedLabel], labels: Sequence[str], folder: Path) -> tuple[Path, list[str]]:
+def write_training_list(
+    saved: Sequence[SavedLabel], labels: Sequence[str], folder: Path, *, volumes: bool = False
+) -> tuple[Path, list[str]]:
     """
     Write the saved labels as the MONAI datalist that a bundle trains on.
 
@@ -45,6 +49,7 @@ def write_training_list(saved: Sequence[SavedLabel], labels: Sequence[str], fold
         saved: the labels.
         labels: the bundle's labels.
         folder: where the list and its masks go.
+        volumes: whether the bundle segments volumes, whose masks are NIfTI.
 
     Returns:
         The list's path, and a sentence for each label that cannot be used.
@@ -54,16 +59,13 @@ def write_training_list(saved: Sequence[SavedLabel], labels: Sequence[str], fold
     """
     records, problems = [], []
     for number, label in enumerate(saved):
+        path = folder / "masks" / f"{number:05d}{'.nii.gz' if volumes else '.png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            mask = _own_numbers(read_mask(label.mask, picture_size(label.image)), labels, label.info)
+            if (_write_volume if volumes else _write_picture)(label, labels, path):
+                records.append({"image": str(label.image), "label": str(path)})
         except ValueError as error:
             problems.append(f"{label.image.name} is left out: {error}")
-            continue
-        if mask is not None:
-            path = folder / "masks" / f"{number:05d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(path)
-            records.append({"image": str(label.image), "label": str(path)})
     if len(records) < 2:
         reasons = f" ({' '.join(problems[:3])})" if problems else ""
         raise RequestRefused(
@@ -77,6 +79,33 @@ def write_training_list(saved: Sequence[SavedLabel], labels: Sequence[str], fold
     return path, problems
 
 
+def _write_picture(label: SavedLabel, labels: Sequence[str], path: Path) -> bool:
+    size, info = picture_size(label.image), label.info
+    if label.mask.suffix == ".xml":
+        drawn, names = read_outlines(label.mask, size)
+        info = {"label_info": [{"name": name, "idx": number} for name, number in names.items()]}
+    else:
+        drawn = read_mask(label.mask, size)
+    mask = _own_numbers(drawn, labels, info)
+    if mask is None:
+        return False
+    Image.fromarray(mask).save(path)
+    return True
+
+
+def _write_volume(label: SavedLabel, labels: Sequence[str], path: Path) -> bool:
+    import nibabel
+
+    if not is_nifti(label.mask):
+        raise ValueError("the mask of a volume must be NIfTI.")
+    values, affine = read_nifti(label.mask)
+    mask = _own_numbers(np.asarray(values), labels, label.info)
+    if mask is None:
+        return False
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), affine), path)
+    return True
+
+
 def _own_numbers(mask: np.ndarray, labels: Sequence[str], info: Mapping[str, Any]) -> np.ndarray | None:
     """The mask with the bundle's numbers; None if it says nothing of the bundle's labels."""
     meaning = _meaning(info)
@@ -84,7 +113,7 @@ def _own_numbers(mask: np.ndarray, labels: Sequence[str], info: Mapping[str, Any
         own = [meaning.get(label.lower()) for label in labels]
         if not any(own):
             return None
-        return index_mask(np.stack([mask == number if number else np.zeros_like(mask, bool) for number in own]))
+        return index_mask(np.stack([mask == number if number else np.zeros(mask.shape, bool) for number in own]))
     if len(labels) == 1:
         return (mask > 0).astype(np.uint8)
     if mask.max() > len(labels):

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from monai_ext.label.clicks import ClickSegmenter, PromptableModel
-from monai_ext.label.embeddings import EmbeddingCache
+from monai_ext.label.embeddings import EmbeddingStore
 from monai_ext.label.memory import BoundedMemory
 from monai_ext.label.model import BaseModel, BundleModel
 from monai_ext.label.studies import FileDigests
@@ -63,7 +63,7 @@ class ModelShelf:
         state = Path(state)
         self.digests = FileDigests()
         self.memory = BoundedMemory(memory * MEGABYTE // 2)
-        self.embeddings = EmbeddingCache(
+        self.embeddings = EmbeddingStore(
             memory=memory * MEGABYTE // 2, disk=disk * MEGABYTE, folder=state / "embeddings"
         )
         self.bundles = {

@@ -25,6 +25,7 @@ from monai_ext.label.refusal import RequestRefused
 NAME = re.compile(r"[^/\\\0-\x1f]{1,200}")
 MAX_PIXELS = 200_000_000
 MAX_BYTES = 2 * 1024**3
+MAX_KNOWN = 10_000
 
 
 def check_name(name: str, what: str = "image") -> str:
@@ -125,6 +126,8 @@ class FileDigests:
                 with path.open("rb") as file:
                     known = (stamp, hashlib.file_digest(file, "sha256").hexdigest(), None)
                 with self._lock:
+                    if len(self._known) >= MAX_KNOWN:  # pictures that clients send have a new name each time
+                        self._known.clear()
                     self._known[path] = known
         except OSError as error:
             raise RequestRefused(f"{path.name} cannot be read: {error.strerror}.", 404) from error

@@ -47,7 +47,7 @@ def tune_adapter(model: BundleModel, saved: Sequence[SavedLabel], **settings: An
     current = model.versions.path
     with model.versions.new() as folder:
         work = folder / "work"
-        datalist, _ = write_training_list(saved, model.labels, work)
+        datalist, _ = write_training_list(saved, model.labels, work, volumes=model.dimension == 3)
         workflow = ConfigWorkflow(
             config_file=str(model.root / "configs/train.json"),
             meta_file=str(model.root / "configs/metadata.json"),

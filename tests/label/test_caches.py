@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_ext.label import BoundedMemory, EmbeddingCache
+from monai_ext.label import BoundedMemory, EmbeddingStore
 from monai_ext.label.memory import tensor_bytes
 from monai_ext.networks.segmenter import ImageEmbedding
 
@@ -78,8 +78,8 @@ def test_a_maker_that_fails_leaves_room_for_the_next() -> None:
 
 
 def test_disk_outlives_the_process_and_is_bounded(tmp_path: Path) -> None:
-    def cache() -> EmbeddingCache:
-        return EmbeddingCache(memory=0, disk=5 * (SIZE + 500), folder=tmp_path)
+    def cache() -> EmbeddingStore:
+        return EmbeddingStore(memory=0, disk=5 * (SIZE + 500), folder=tmp_path)
 
     for number in range(12):
         cache().get_or_make(str(number), lambda number=number: embedding(float(number)))
@@ -92,13 +92,13 @@ def test_disk_outlives_the_process_and_is_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"half of a file"])
 def test_a_damaged_file_costs_an_encoding_and_nothing_else(tmp_path: Path, content: bytes) -> None:
-    cache = EmbeddingCache(memory=0, disk=10**6, folder=tmp_path)
+    cache = EmbeddingStore(memory=0, disk=10**6, folder=tmp_path)
     cache.get_or_make("a", embedding)
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(content)
     (tmp_path / ".torn.safetensors").write_bytes(b"half")
     assert (
-        EmbeddingCache(memory=0, disk=10**6, folder=tmp_path)
+        EmbeddingStore(memory=0, disk=10**6, folder=tmp_path)
         .get_or_make("a", lambda: embedding(2.0))
         .features[0, 0, 0, 0]
         == 2
@@ -111,6 +111,6 @@ def test_a_full_disk_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("No space left on device")
 
     monkeypatch.setattr("monai_ext.label.embeddings.save_file", full)
-    cache = EmbeddingCache(memory=10**6, disk=10**6, folder=tmp_path)
+    cache = EmbeddingStore(memory=10**6, disk=10**6, folder=tmp_path)
     cache.get_or_make("a", embedding)
     assert cache.get_or_make("a", None).size == (32, 30)  # type: ignore[arg-type]

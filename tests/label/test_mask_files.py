@@ -24,6 +24,7 @@ from monai_ext.data.polygons import polygon_mask
 from monai_ext.label import RequestRefused
 from monai_ext.label.contours import contour_elements
 from monai_ext.label.mask_files import PICTURES, VOLUMES, index_mask, read_mask, result_suffix, write_mask
+from monai_ext.label.outlines import read_outlines
 from monai_ext.label.saved_labels import SavedLabel, write_training_list
 
 MASK = np.array([[0, 1, 2], [2, 0, 1]], np.uint8)
@@ -168,3 +169,40 @@ def test_bad_labels_are_left_out_and_too_few_refused(tmp_path: Path, images: lis
     saved.append(SavedLabel(images[2], save(tmp_path, "c", good), {}))
     _, problems = write_training_list(saved, ["vessel"], tmp_path / "work")
     assert len(problems) == 1 and "4 wide" in problems[0]
+
+
+def test_labels_of_volumes_keep_their_grid(tmp_path: Path) -> None:
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 1:3, 2:4] = 3
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    saved = []
+    for name in "ab":
+        write_mask(mask, tmp_path / f"{name}_label.nii.gz", affine)
+        info = {"label_info": [{"name": "spleen", "idx": 3}]}
+        saved.append(SavedLabel(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_label.nii.gz", info))
+    path, problems = write_training_list(saved, ["spleen"], tmp_path / "work", volumes=True)
+    written = nibabel.load(json.loads(path.read_text())["training"][1]["label"])
+    assert (
+        not problems and np.array_equal(np.asarray(written.dataobj), mask // 3) and np.allclose(written.affine, affine)
+    )
+
+
+def outline(*corners: tuple[int, int], name: str = "Nucleus") -> str:
+    places = "".join(f'<Coordinate Order="{n}" X="{x}" Y="{y}"/>' for n, (x, y) in enumerate(corners))
+    return f'<Annotation Name="{name}" Type="Polygon"><Coordinates>{places}</Coordinates></Annotation>'
+
+
+def test_outlines_of_qupath_train_too(tmp_path: Path, images: list[Path]) -> None:
+    square = outline((2, 1), (6, 1), (6, 5), (2, 5)) + outline((0, 0), (1, 0), (1, 1), (0, 1), name="Other")
+    (tmp_path / "a.xml").write_text(f"<ASAP_Annotations><Annotations>{square}</Annotations></ASAP_Annotations>")
+    saved = [SavedLabel(image, tmp_path / "a.xml", {}) for image in images[:2]]
+    path, _ = write_training_list(saved, ["nucleus"], tmp_path / "work")
+    mask = np.asarray(Image.open(json.loads(path.read_text())["training"][0]["label"]))
+    assert mask[1:5, 2:6].all() and mask.sum() == 16
+
+
+@pytest.mark.parametrize("text", ["", "no xml", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "<a><Annotation/></a>"])
+def test_xml_that_is_no_outline(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(RequestRefused):
+        read_outlines(tmp_path / "a.xml", (4, 4))

@@ -28,7 +28,11 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
+from monai_ext.label.studies import inside
+
 logger = logging.getLogger(__name__)
+
+HOUR = 3600
 
 
 def _locked(method: Callable) -> Callable:
@@ -38,6 +42,13 @@ def _locked(method: Callable) -> Callable:
             return method(self, *args, **kwargs)
 
     return call
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put a whole file into another one's place, on the disk and not only in its cache."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(new, old)
 
 
 class SafeDatastore(LocalDatastore):
@@ -51,14 +62,21 @@ class SafeDatastore(LocalDatastore):
     """
 
     def __init__(self, datastore_path: str, *args: Any, **kwargs: Any) -> None:
-        self.guard = threading.RLock()
+        self.guard = threading.RLock()  # for the threads of this process
+        self._files = FileLock(os.path.join(datastore_path, ".lock"))  # for other processes; may be taken again
         self._incoming = Path(datastore_path, ".monai_ext", "incoming")
-        shutil.rmtree(self._incoming, ignore_errors=True)
+        for leftover in self._incoming.glob("*"):  # of a process that was killed; what is young may be another's
+            if time.time() - leftover.stat().st_mtime > HOUR:
+                shutil.rmtree(leftover, ignore_errors=True)
         super().__init__(datastore_path, *args, **kwargs)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        with FileLock(self._lock_file):
+        with self.guard, self._files:
             self._reload()
+
+    def _reconcile_datastore(self) -> None:
+        with self.guard, self._files:
+            super()._reconcile_datastore()
 
     def _reload(self) -> None:
         path = Path(self._datastore_config_path)
@@ -75,16 +93,12 @@ class SafeDatastore(LocalDatastore):
         self._config_ts = stamp
 
     def _update_datastore_file(self, lock: bool = True) -> None:
-        if lock:
-            with FileLock(self._lock_file):
-                return self._update_datastore_file(lock=False)
-        self._ignore_event_config = True
         path = Path(self._datastore_config_path)
-        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-        with self._arriving(path.name) as temporary:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        self._config_ts = path.stat().st_mtime
+        with self.guard, self._files, self._arriving(path.name) as temporary:
+            self._ignore_event_config = True
+            temporary.write_text(json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str))
+            _replace(temporary, path)
+            self._config_ts = path.stat().st_mtime
 
     @contextmanager
     def _arriving(self, name: str) -> Iterator[Path]:
@@ -99,18 +113,16 @@ class SafeDatastore(LocalDatastore):
     def _put(self, source: str, target: str) -> None:
         with self._arriving(os.path.basename(target)) as temporary:
             shutil.copy(source, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(temporary, target)
+            _replace(temporary, Path(target))
 
     @contextmanager
     def _change(self) -> Iterator[None]:
         """The index as it is on disk, and written when the block ends."""
-        with FileLock(self._lock_file):
+        with self._files:
             self._reload()
             yield
-            self._update_datastore_file(lock=False)
+            self._update_datastore_file()
 
     @_locked
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -150,6 +162,16 @@ class SafeDatastore(LocalDatastore):
             if not label:
                 raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
             label.info.update(info)
+
+    def get_image_uri(self, image_id: str) -> str:
+        uri = super().get_image_uri(image_id)
+        return str(inside(uri, self._datastore_path)) if uri else ""
+
+    def _list_files(self, path: str, patterns: Any) -> dict[str, str]:
+        root = os.path.realpath(self._datastore_path)
+        found = super()._list_files(path, patterns)
+        # Links that lead out of the folder are no images of it.
+        return {n: f for n, f in found.items() if Path(os.path.realpath(Path(path, f))).is_relative_to(root)}
 
     def _object(self, image_id: str) -> ImageLabelModel:
         if image_id not in self._datastore.objects:

@@ -52,7 +52,6 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.endpoints import activelearning as their_activelearning
 from monailabel.endpoints import session as their_session
 from monailabel.endpoints import train as their_train
@@ -72,19 +71,22 @@ from monai_ext.label.app.outlines import outline_answer
 from monai_ext.label.app.tasks import ClickTask
 from monai_ext.label.app.uploads import store_adapter, uploaded
 from monai_ext.label.mask_files import read_mask
+from monai_ext.label.outlines import read_outlines
 from monai_ext.label.refusal import RequestRefused
-from monai_ext.label.studies import check_name, inside
+from monai_ext.label.studies import check_name
 from monai_ext.label.tuning import read_settings
 
 logger = logging.getLogger(__name__)
 
+# Pictures that fit into memory; a slide and a volume are looked at when they are used.
+SHOWN = (".png", ".jpg", ".jpeg", ".bmp")
 PAGE = Path(__file__).parents[1] / "page"
 UPLOADS = os.environ.get("MONAI_EXT_LABEL_UPLOADS", "") == "true"
 LIMIT = int(os.environ.get("MONAI_EXT_LABEL_MAX_MB", "512")) * 1024**2
 PASSWORDS = os.environ.get("MONAI_EXT_LABEL_PASSWORDS", "")
 HOSTS = os.environ.get("MONAI_EXT_LABEL_HOSTS", "*").split(",")
-# What MONAI Label's own tasks read from a request; a client may not set the rest, `image` least of all.
-PARAMETERS = ("foreground", "background", "roi", "label", "slice", "result_extension", "output", "device")
+# What our tasks read from a request; a client may not set the rest, `image` least of all.
+PARAMETERS = ("foreground", "background", "roi", "label", "result_extension")
 
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
@@ -185,7 +187,7 @@ def add_image(
         raise RequestRefused(
             f"An image must be {', '.join(sorted(set(map(str.lower, allowed))))}, not {path.suffix!r}."
         )
-    if path.name.lower().endswith((".png", ".jpg", ".jpeg")):
+    if path.name.lower().endswith(SHOWN):
         app_instance().shelf.digests.picture(path)
     return {"image": store.add_image(name, str(path), {**_json(params, "params"), "user": user.username})}
 
@@ -204,11 +206,9 @@ def save_label(
     given = _json(params, "params")
     path = uploaded(background_tasks, label)
     source = _study_image(image)
-    if path.name.lower().endswith(".xml"):  # QuPath's outlines
-        if b"<!DOCTYPE" in (head := path.read_bytes()[:4096]) or not head.lstrip().startswith(b"<"):
-            raise RequestRefused("A label in .xml must be annotations of ASAP or QuPath.")
-    elif not source.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".svs")) and not source.is_dir():
-        read_mask(path, instance.shelf.digests.picture(source)[1])
+    if source.name.lower().endswith(SHOWN):
+        size = instance.shelf.digests.picture(source)[1]
+        (read_outlines if path.suffix.lower() == ".xml" else read_mask)(path, size)
     saved = instance.datastore().save_label(image, str(path), tag or "final", {**given, "user": user.username})
     return {**(instance.on_save_label(image, saved) or {}), "image": image, "label": saved}
 
@@ -354,7 +354,7 @@ def _study_image(image: str) -> Path:
         raise RequestRefused(
             f"The image {image!r} is not in the study folder: GET /datastore/?output=all lists them.", 404
         )
-    return Path(uri) if isinstance(store, DICOMWebDatastore) else inside(uri, store._datastore_path)
+    return Path(uri)
 
 
 def _outlines(
@@ -399,6 +399,12 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, getattr(error, "status", 400))
 
 
+def _unsaved(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s", request.url.path, error)
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return JSONResponse({"detail": f"The server could not write or read a file ({reason}); nothing was changed."}, 507)
+
+
 def _theirs(request: Request, error: Exception) -> JSONResponse:
     sentence = str(getattr(error, "msg", error))
     return JSONResponse({"detail": sentence}, 404 if "not found" in sentence or "is not in" in sentence else 400)
@@ -434,6 +440,7 @@ def _assemble() -> None:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(MONAILabelException, _theirs)
+    app.add_exception_handler(OSError, _unsaved)
     app.add_exception_handler(RequestValidationError, _invalid)
 
 

@@ -141,6 +141,7 @@ class UncertaintyStrategy(Strategy):
     """
 
     CHUNK = 8
+    KEY = "uncertainty_of_model"
 
     def __init__(self, shelf: ModelShelf) -> None:
         super().__init__("The picture of which the model is least sure; model=... says which model")
@@ -151,7 +152,7 @@ class UncertaintyStrategy(Strategy):
         version = f"{model.name} {model.versions.current}"
         scores, chunk = {}, self.CHUNK
         for image in datastore.get_unlabeled_images():
-            known = datastore.get_image_info(image).get("uncertainty", {})
+            known = datastore.get_image_info(image).get(self.KEY, {})
             if known.get("of") == version:
                 scores[image] = known["score"]
             elif chunk:
@@ -161,7 +162,7 @@ class UncertaintyStrategy(Strategy):
                 except RequestRefused as error:  # a bad picture must not stop the choice among the others
                     logger.warning("%s is left out: %s", image, error)
                     scores[image] = -1.0
-                datastore.update_image_info(image, {"uncertainty": {"of": version, "score": scores[image]}})
+                datastore.update_image_info(image, {self.KEY: {"of": version, "score": scores[image]}})
         if not scores:
             return None
         best = max(scores, key=lambda image: (scores[image], image))

@@ -12,7 +12,7 @@
 // Draws the picture, the mask over it, the clicks and the cursors. The mask lies on a canvas of the picture's size, of
 // which a change repaints the changed rectangle; the window shows the part of it that is in sight.
 
-const HEX = ["#35c6f4", "#f2e35c", "#3ddc84", "#e57fe0", "#7b8cff", "#ff9d4d", "#b7f04a", "#00b3a1", "#ff7d8a", "#c9a7ff"];
+const HEX = ["#35c6f4", "#3ddc84", "#f2e35c", "#e57fe0", "#7b8cff", "#ff9d4d", "#b7f04a", "#00b3a1", "#ff7d8a", "#c9a7ff"];
 
 /** The colour of a label 1, 2, ...; they repeat after ten. */
 export function colour(label) {

@@ -112,5 +112,5 @@ def sentence(answer: requests.Response, status: int) -> str:
     """The one sentence of an answer that must have this status."""
     assert answer.status_code == status, (answer.status_code, answer.text)
     detail = answer.json()["detail"]
-    assert isinstance(detail, str) and "Traceback" not in detail and len(detail) < 500
+    assert isinstance(detail, str) and "Traceback" not in detail and len(detail) < 800
     return detail

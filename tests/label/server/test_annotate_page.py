@@ -38,9 +38,7 @@ def saved(studies: Path, image: str) -> np.ndarray:
     return np.asarray(Image.open(studies / "labels/final" / f"{image}.png"))
 
 
-def test_click_undo_brush_save_and_find_it_again(
-    people: list[Annotator], server: LabelServer, studies: Path
-) -> None:
+def test_click_undo_brush_save_and_find_it_again(people: list[Annotator], server: LabelServer, studies: Path) -> None:
     person = people[0]
     person.open("tissue_1")
     assert person.page.input_value("#clicker") == BASE

@@ -87,7 +87,9 @@ def viewer(orthanc: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     """OHIF in a browser, in the mode of MONAI Label, with its panel connected."""
     folder = tmp_path_factory.mktemp("dicomweb")
     words = ("--studies", f"{orthanc}/dicom-web", "--state", str(folder / "state"))
-    server = LabelServer(folder / "none", *words, MONAI_LABEL_DICOMWEB_CACHE_PATH=str(folder / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
+        server = LabelServer(folder / "none", *words)
     try:
         server.wait()
         with browsing("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist") as browser:
