@@ -26,25 +26,17 @@ label:
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -m monai_ext label --studies "$(STUDIES)" $(LABEL)
 
-<<<<<<< HEAD
-# What needs MONAI Label itself: a real server on this machine, its clients' requests, and a browser.
+# What needs MONAI Label itself: a real server on this machine, its clients' requests, and a browser. The tests of the
+# rest have settings of their own, which leave these out.
 test-label: label-system
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -c "import playwright, pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q playwright pytest
-	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q tests/label/server $(LABEL)
-=======
-# What needs MONAI Label itself: a real server on this machine and its clients' requests. The tests of the rest have
-# settings of their own, which leave these out.
-test-label:
-	@$(PYTHON) monai_ext/label/environment.py
-	@$(LABEL_BIN)/python -c "import pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q pytest
 	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q -c /dev/null --rootdir=. -p no:cacheprovider tests/label/server $(LABEL)
->>>>>>> label
 
-# A browser for the tests of the page, and a DICOM server for those of OHIF; as root on Debian or Ubuntu they are installed.
+# A browser for the tests of the page and a DICOM server for those of OHIF: root on Debian or Ubuntu gets them installed.
 label-system:
 	@missing=""; \
-	command -v chromium chromium-browser google-chrome >/dev/null || missing="chromium"; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="chromium"; \
 	command -v Orthanc >/dev/null || missing="$$missing orthanc orthanc-dicomweb"; \
 	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
