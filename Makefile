@@ -11,7 +11,7 @@ STUDIES ?=
 LABEL ?=
 LABEL_BIN := .venv-label/bin
 
-.PHONY: demo test test-label label lint format benchmark base clean
+.PHONY: demo test test-label label label-system lint format benchmark base clean
 
 demo: $(READY)
 	@$(BIN)/python -m monai_ext demo --folder runs/demo $(DEMO)
@@ -26,12 +26,24 @@ label:
 	@$(PYTHON) monai_ext/label/environment.py
 	@$(LABEL_BIN)/python -m monai_ext label --studies "$(STUDIES)" $(LABEL)
 
-# What needs MONAI Label itself: a real server on this machine and its clients' requests. The tests of the rest have
-# settings of their own, which leave these out.
-test-label:
+# What needs MONAI Label itself: a real server on this machine, its clients' requests, and a browser. The tests of the
+# rest have settings of their own, which leave these out.
+test-label: label-system
 	@$(PYTHON) monai_ext/label/environment.py
-	@$(LABEL_BIN)/python -c "import pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q pytest
+	@$(LABEL_BIN)/python -c "import playwright, pytest" 2>/dev/null || $(LABEL_BIN)/python -m pip install -q playwright pytest
 	@OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -q -c /dev/null --rootdir=. -p no:cacheprovider tests/label/server $(LABEL)
+
+# A browser for the tests of the page and a DICOM server for those of OHIF: root on Debian or Ubuntu gets them installed.
+label-system:
+	@missing=""; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="chromium"; \
+	command -v Orthanc >/dev/null || missing="$$missing orthanc orthanc-dicomweb"; \
+	test -z "$$missing" && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	else \
+		echo "Install $$missing first (Debian, Ubuntu: sudo apt-get install --no-install-recommends $$missing)."; exit 2; \
+	fi
 
 lint: $(READY)
 	@$(BIN)/ruff check .

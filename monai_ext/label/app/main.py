@@ -25,7 +25,9 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from monai_ext.label.app.datastore import SafeDatastore
-from monai_ext.label.app.tasks import AutomaticTask, ClickTask, TuneTask, UncertaintyStrategy
+from monai_ext.label.app.dicomweb import write_segmentations_without_dcmqi
+from monai_ext.label.app.slice_clicks import SliceClickTask
+from monai_ext.label.app.tasks import AutomaticTask, TuneTask, UncertaintyStrategy
 from monai_ext.label.shelf import ModelShelf
 from monai_ext.version import __version__
 
@@ -47,6 +49,7 @@ class AnnotationApp(MONAILabelApp):
             memory=int(conf.get("memory", 1024)),
             disk=int(conf.get("disk", 4096)),
         )
+        self.slices = Path(state, "slices")
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -58,7 +61,8 @@ class AnnotationApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         tasks: dict[str, InferTask] = {name: AutomaticTask(model) for name, model in self.shelf.bundles.items()}
-        return {**tasks, **{name: ClickTask(segmenter) for name, segmenter in self.shelf.clicks.items()}}
+        clicks = {name: SliceClickTask(segmenter, self.slices) for name, segmenter in self.shelf.clicks.items()}
+        return {**tasks, **clicks}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {name: TuneTask(model) for name, model in self.shelf.bundles.items()}
@@ -68,6 +72,7 @@ class AnnotationApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
+            write_segmentations_without_dcmqi()
             return super().init_datastore()
         # The process of a training has no watcher, and must not write the index that the server writes.
         watching = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD

@@ -64,6 +64,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from monai_ext.label.app import browser
 from monai_ext.label.app.limits import BodyLimit
 from monai_ext.label.app.login import PasswordLogin, accept_keycloak
 from monai_ext.label.app.outlines import outline_answer
@@ -419,6 +420,7 @@ def _assemble() -> None:
     """Our routes first, so that they answer where MONAI Label has one of the same name."""
     theirs = list(app.router.routes)
     app.include_router(router)
+    app.include_router(browser.router)
     if PASSWORDS:
         login = PasswordLogin(Path(PASSWORDS))
 

@@ -1,0 +1,22 @@
+# Copyright (c) monai_ext contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from functools import partial
+
+from monailabel.datastore import dicom
+from monailabel.datastore.utils.convert import nifti_to_dicom_seg
+
+
+def write_segmentations_without_dcmqi() -> None:
+    """Let pydicom-seg write the DICOM segmentations in place of a program of dcmqi, which MONAI Label downloads."""
+    dicom.nifti_to_dicom_seg = partial(nifti_to_dicom_seg, use_itk=False)
