@@ -63,7 +63,7 @@ class LabelServer:
             try:
                 if requests.get(f"{self.url}/openapi.json", timeout=5).ok:
                     return self
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.2)
         raise AssertionError(f"no answer in {seconds} s:\n{self.log.read_text()[-4000:]}")
 

@@ -91,7 +91,7 @@ def viewer(orthanc: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
         server = LabelServer(folder / "none", *words)
     try:
-        server.wait()
+        server.wait(900)
         with browsing("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist") as browser:
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.set_default_timeout(180_000)
@@ -147,6 +147,6 @@ def _wait_for(url: str, log: Path, seconds: float = 120) -> None:
         try:
             if requests.get(url, timeout=30).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.2)
     raise AssertionError(log.read_text()[-4000:])
