@@ -109,7 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
         match self.command, parts:
             case "POST", ["auth", "token"]:
                 right = parse_qs(body.decode())["password"] == [server.password]
-                self._json({"access_token": "pass"} if right else {"detail": "The password is wrong."}, 401 - 201 * right)
+                answer = {"access_token": "pass"} if right else {"detail": "The password is wrong."}
+                self._json(answer, 200 if right else 401)
             case _, [first, *_] if first != "annotate" and not allowed:
                 self._json({"detail": "Not authenticated"}, 401)
             case "GET", ["annotate", *rest]:
