@@ -38,6 +38,7 @@ PLUGINS = Path("/usr/share/orthanc/plugins")
 SHAPE = (128, 96, 12)
 # Everything in the labelmap of MONAI Label's panel: how many voxels have each number.
 COUNTS = """() => {
+  if (!window.services.segmentationService.getSegmentation("1")) return {};
   const volume = window.services.segmentationService.getLabelmapVolume("1");
   const counts = {};
   for (const value of volume?.voxelManager.getCompleteScalarDataArray() ?? []) counts[value] = (counts[value] ?? 0) + 1;
