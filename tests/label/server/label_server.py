@@ -55,7 +55,7 @@ class LabelServer:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = 300) -> LabelServer:
+    def wait(self, seconds: float = 600) -> LabelServer:
         """Until the server answers."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
