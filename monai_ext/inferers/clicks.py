@@ -104,7 +104,8 @@ class ClickRoundsInferer(Randomizable, Inferer):
         # One kind of first prompt for the whole batch: no sequence of clicks then has places that are left empty.
         first = (self.boxes if self.R.random_sample() < self.box else self.points)(truth.abs())
         points, kinds = first["points"], first["point_labels"]
-        masks, answers = None, []
+        masks: Tensor | None = None
+        answers: list[MaskCandidates] = []
         for number in range(self.rounds):
             shown = None if masks is None else masks[objects]
             part = network.candidates(embedding, points[objects], kinds[objects], masks=shown)

@@ -98,8 +98,6 @@ def server_settings(args: argparse.Namespace) -> dict[str, str]:
         "MONAI_LABEL_SESSION_PATH": str(Path(state, "sessions")),
         "MONAI_LABEL_AUTH_ENABLE": str(bool(args.passwords or keycloak)).lower(),
         "MONAI_LABEL_TRACKING_ENABLED": "false",
-        # MONAI Label lets the scripts of every web site read its answers; only the server's own page needs to.
-        "MONAI_LABEL_CORS_ORIGINS": json.dumps([f"http://{LOCAL[0]}:{args.port}"]),
         "MONAI_EXT_LABEL_HOSTS": ",".join(LOCAL) if args.host in LOCAL else "*",
         "MONAI_EXT_LABEL_PASSWORDS": str(Path(args.passwords).resolve()) if args.passwords else "",
         "MONAI_EXT_LABEL_UPLOADS": str(args.uploads).lower(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -105,7 +106,8 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         if is_nifti(path):
             import nibabel
 
-            mask = _one_slice(np.asarray(nibabel.load(path).dataobj)).T
+            image: Any = nibabel.load(path)
+            mask = _one_slice(np.asarray(image.dataobj)).T
         elif path.name.lower().endswith(".nrrd"):
             mask = _read_nrrd(path)
         elif path.name.lower().endswith(PICTURES):

@@ -39,7 +39,7 @@ def read_outlines(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict[s
     text = path.read_bytes()
     if b"<!" in text.replace(b"<!--", b""):
         raise RequestRefused("Annotations in .xml must hold no declarations (<!DOCTYPE, <!ENTITY).")
-    mask, names = np.zeros(size[::-1], np.uint8), {}
+    mask, names = np.zeros(size[::-1], np.uint8), dict[str, int]()
     try:
         for annotation in ElementTree.fromstring(text).iter("Annotation"):
             points = [(float(c.attrib["X"]), float(c.attrib["Y"])) for c in annotation.iter("Coordinate")]

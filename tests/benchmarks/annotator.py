@@ -65,7 +65,7 @@ class Task:
 
 TASKS = {
     "nuclei": Task("dsb2018_stained", "tissue", steps=120, saved=16),
-    "spleen": Task("msd_spleen", "ct_slice", steps=15),  # two slices: each is seen as often as each image of nuclei
+    "spleen": Task("msd_spleen", "ct_slice", steps=40),
     "unseen spleen": Task("msd_spleen", "ct_slice", steps=40),
     "discs": Task("idrid_disc", "photograph", steps=40),
 }

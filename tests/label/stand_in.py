@@ -43,6 +43,7 @@ class StandIn(ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.delay = 0.0
         self.problem = ""
+        self.password = ""
 
     @property
     def url(self) -> str:
@@ -104,7 +105,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = [unquote(part) for part in url.path.split("/") if part]
         server = self.server
+        allowed = not server.password or self.headers.get("Authorization") == "Bearer pass"
         match self.command, parts:
+            case "POST", ["auth", "token"]:
+                right = parse_qs(body.decode())["password"] == [server.password]
+                answer = {"access_token": "pass"} if right else {"detail": "The password is wrong."}
+                self._json(answer, 200 if right else 401)
+            case _, [first, *_] if first != "annotate" and not allowed:
+                self._json({"detail": "Not authenticated"}, 401)
             case "GET", ["annotate", *rest]:
                 path = PAGE.joinpath(*rest or ["index.html"])
                 kind = mimetypes.guess_type(path)[0] or "text/javascript"

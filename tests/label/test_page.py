@@ -244,6 +244,23 @@ def test_a_photograph_of_eight_million_pixels(person: Annotator, server: StandIn
     np.testing.assert_array_equal(np.argwhere(saved[:1168] == 2).mean(0).round(), [1167, 1752])
 
 
+def test_a_password_is_asked_for_once(browser: Any, server: StandIn) -> None:
+    server.password = "open sesame"
+    page = browser.new_page()
+    page.goto(server.url)
+    for password in ("wrong", server.password):
+        page.fill("#user", "ann")
+        page.fill("#password", password)
+        page.click("#login button")
+        page.wait_for_selector("#login-problem:has-text('wrong'), #pictures button")
+    page.click("#pictures button[data-id=eye_1]")
+    page.wait_for_selector("button[data-id=eye_1][aria-current]")
+    page.reload()
+    page.wait_for_selector("#pictures button")
+    assert not page.is_visible("#login")
+    page.close()
+
+
 def test_labels_that_do_not_belong_here_are_not_opened(person: Annotator, server: StandIn) -> None:
     for mask, sentence in (
         (np.full(SHAPE, 7, np.uint8), "holds the number 7"),

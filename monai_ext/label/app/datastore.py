@@ -61,6 +61,8 @@ class SafeDatastore(LocalDatastore):
     that is damaged all the same is set aside, and made anew from the files.
     """
 
+    _config_ts: float
+
     def __init__(self, datastore_path: str, *args: Any, **kwargs: Any) -> None:
         self.guard = threading.RLock()  # for the threads of this process
         self._files = FileLock(os.path.join(datastore_path, ".lock"))  # for other processes; may be taken again

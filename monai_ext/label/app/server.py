@@ -62,6 +62,7 @@ from monailabel.endpoints.wsi_infer import WSIInput
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from monai_ext.label.app import browser
@@ -434,6 +435,8 @@ def _assemble() -> None:
         app.mount("/annotate", StaticFiles(directory=PAGE, html=True), name="annotate")
     ours = [route for route in app.router.routes if route not in theirs]
     app.router.routes[:] = ours + theirs
+    # MONAI Label lets the scripts of every web site read its answers, and its trainings fail with a list of sites.
+    app.user_middleware[:] = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
     app.middleware("http")(_guard)
     app.add_middleware(BodyLimit, limit=LIMIT)
     # A name of another site that leads to this machine would get its scripts past the browser.

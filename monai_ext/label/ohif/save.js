@@ -21,12 +21,14 @@
     answer.textContent = "Saving ...";
     try {
       const { segmentationService, viewportGridService, displaySetService } = window.services;
+      const segmentation = segmentationService.getSegmentation(SEGMENTATION);
+      if (!segmentation) throw new Error("There is nothing to save yet.");
       const { viewports, activeViewportId } = viewportGridService.getState();
       const shown = displaySetService.getDisplaySetByUID(viewports.get(activeViewportId).displaySetInstanceUIDs[0]);
       const values = segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager.getCompleteScalarDataArray();
       const used = new Set(values);
       // MONAI Label gives the names to the numbers that occur, in their order.
-      const names = Object.values(segmentationService.getSegmentation(SEGMENTATION).segments)
+      const names = Object.values(segmentation.segments)
         .filter(({ segmentIndex }) => used.has(segmentIndex))
         .sort((a, b) => a.segmentIndex - b.segmentIndex)
         .map(({ segmentIndex, label }) => ({ name: label, idx: segmentIndex }));

@@ -55,7 +55,7 @@ class LabelServer:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = 300) -> LabelServer:
+    def wait(self, seconds: float = 600) -> LabelServer:
         """Until the server answers."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -63,7 +63,7 @@ class LabelServer:
             try:
                 if requests.get(f"{self.url}/openapi.json", timeout=5).ok:
                     return self
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.2)
         raise AssertionError(f"no answer in {seconds} s:\n{self.log.read_text()[-4000:]}")
 

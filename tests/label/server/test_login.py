@@ -83,7 +83,7 @@ def test_only_admin_trains_and_changes_versions(closed: LabelServer) -> None:
         answer = requests.request(method, f"{closed.url}{path}", headers=headers(closed, "ann"), timeout=60)
         assert answer.status_code == 403, answer.text
     train = requests.post(f"{closed.url}/train/{NUCLEI}", headers=headers(closed, "admin"), json={}, timeout=60)
-    assert "two pictures or more" in sentence(train, 409)
+    assert "at least two pictures" in sentence(train, 409)
 
 
 def upload(server: LabelServer, content: bytes) -> requests.Response:
@@ -99,7 +99,7 @@ class Evil:
 def test_uploads_are_tensors_that_fit_or_nothing(closed: LabelServer) -> None:
     models = [ROOT / "bundles" / name / "models/model.pt" for name in (NUCLEI, DISCS)]
     assert upload(closed, models[0].read_bytes()).json()["current"] == 1
-    assert "not this network's" in sentence(upload(closed, models[1].read_bytes()), 400)
+    assert "other labels or adapter settings" in sentence(upload(closed, models[1].read_bytes()), 400)
     assert "The file" in sentence(upload(closed, pickle.dumps(Evil())), 400)
     assert not Path("/tmp/ran_by_an_upload").exists()
     assert "at most 8 MB" in sentence(upload(closed, b"0" * 9 * 1024**2), 413)

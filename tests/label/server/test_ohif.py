@@ -38,6 +38,7 @@ PLUGINS = Path("/usr/share/orthanc/plugins")
 SHAPE = (128, 96, 12)
 # Everything in the labelmap of MONAI Label's panel: how many voxels have each number.
 COUNTS = """() => {
+  if (!window.services.segmentationService.getSegmentation("1")) return {};
   const volume = window.services.segmentationService.getLabelmapVolume("1");
   const counts = {};
   for (const value of volume?.voxelManager.getCompleteScalarDataArray() ?? []) counts[value] = (counts[value] ?? 0) + 1;
@@ -91,7 +92,7 @@ def viewer(orthanc: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
         server = LabelServer(folder / "none", *words)
     try:
-        server.wait()
+        server.wait(900)
         with browsing("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist") as browser:
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.set_default_timeout(180_000)
@@ -147,6 +148,6 @@ def _wait_for(url: str, log: Path, seconds: float = 120) -> None:
         try:
             if requests.get(url, timeout=30).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.2)
     raise AssertionError(log.read_text()[-4000:])
