@@ -69,8 +69,8 @@ def blocks(text: str) -> list[Block]:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading that begins with these words, up to the next one."""
-    match = re.search(rf"^#+ {re.escape(heading)}.*?\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+    """What stands below a heading that begins with these whole words, up to the next one."""
+    match = re.search(rf"^#+ {re.escape(heading)}(?!\w).*?\n(.*?)(?=^#|\Z)", text, re.M | re.S)
     assert match, f"no heading {heading!r}"
     return match[1]
 

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -82,19 +83,32 @@ def video_predictor(official: Any, volume: torch.Tensor, points: torch.Tensor, k
     return torch.stack([found[z].T for z in range(DEPTH)], -1)
 
 
+@pytest.fixture()
+def heads(official: Any, network: SAM2Segmenter) -> Iterator[list[torch.nn.Linear]]:
+    """The last layers of what says whether a frame shows the object; put back afterwards."""
+    layers = [model.sam_mask_decoder.pred_obj_score_head.layers[-1] for model in (official, network)]
+    before = [layer.bias.detach().clone() for layer in layers]
+    yield layers
+    for layer, bias in zip(layers, before, strict=True):
+        layer.bias.data.copy_(bias)
+
+
 @pytest.mark.parametrize("prompt", [ONE, TWO_SLICES], ids=["one click", "clicks on two slices"])
 def test_it_equals_metas_video_predictor(
-    official: Any, network: SAM2Segmenter, volume: torch.Tensor, prompt: Any, monkeypatch: pytest.MonkeyPatch
+    official: Any,
+    network: SAM2Segmenter,
+    heads: list[torch.nn.Linear],
+    volume: torch.Tensor,
+    prompt: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heads = [model.sam_mask_decoder.pred_obj_score_head.layers[-1] for model in (official, network)]
     scores: list[float] = []
     hook = heads[0].register_forward_hook(lambda _module, _given, score: scores.append(float(score) - 1000))
     for bias in (1000.0, None):
         for head in heads:  # with random weights no frame shows the object, or every one: then about half of them
             ordered = sorted(scores)
             middle = len(ordered) // 2
-            value = -(ordered[middle - 1] + ordered[middle]) / 2 if bias is None else bias
-            monkeypatch.setattr(head, "bias", torch.nn.Parameter(torch.tensor([value])))
+            head.bias.data.fill_(-(ordered[middle - 1] + ordered[middle]) / 2 if bias is None else bias)
         expected = video_predictor(official, volume, *prompt, monkeypatch)
         found = MemoryPropagationInferer(absent=None).propagate(volume, network, *prompt).logits()[0]
         seen = expected > -1000  # of a frame that does not show the object the predictor says -1024 everywhere

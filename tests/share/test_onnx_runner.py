@@ -161,7 +161,8 @@ class TestClicks:
         assert clicks.click([[40, 40]], [1]).shape == (1, 64, 50)
 
 
-@given(st.tuples(*[st.integers(1, 40)] * 4), st.booleans())
+# One pixel wide is left out: there torch repeats the first row where it should enlarge with antialiasing (2.13.0).
+@given(st.tuples(*[st.integers(2, 40)] * 4), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_resizing_is_that_of_torch(sides: tuple[int, int, int, int], antialias: bool) -> None:
     old, new = sides[:2], sides[2:]
