@@ -276,6 +276,24 @@ def test_labels_that_do_not_belong_here_are_not_opened(person: Annotator, server
     person.page.wait_for_selector("#error", state="hidden")
 
 
+# Texts whose contrast with what lies behind them is below 4.5, the bound of WCAG 2.1 for small print.
+FAINT = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => (e === null ? "rgb(0, 0, 0)"
+    : (parts(getComputedStyle(e).backgroundColor)[3] ?? 1) === 1 ? getComputedStyle(e).backgroundColor
+    : behind(e.parentElement));
+  const texts = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && !e.disabled
+    && [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim()));
+  return texts.map((e) => {
+    const [low, high] = [light(getComputedStyle(e).color), light(behind(e))].sort((a, b) => a - b);
+    return [e.outerHTML.slice(0, 80), (high + 0.05) / (low + 0.05)];
+  }).filter(([, ratio]) => ratio < 4.5);
+}"""
+
+
 def test_everything_has_a_name_and_colours_have_contrast(person: Annotator) -> None:
     person.open("eye_1")
     nameless = person.page.evaluate(
@@ -284,6 +302,7 @@ def test_everything_has_a_name_and_colours_have_contrast(person: Annotator) -> N
             || e.textContent.trim())).map((e) => e.outerHTML)"""
     )
     assert nameless == []
+    assert person.page.evaluate(FAINT) == []
     for identity in ("status", "training-status"):
         assert person.page.get_attribute(f"#{identity}", "aria-live") == "polite"
     assert person.page.get_attribute("#error", "role") == "alert"
