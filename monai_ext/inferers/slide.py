@@ -96,7 +96,12 @@ class SlideInferer(Inferer):
         self.background, self.device = background, device
 
     def __call__(  # type: ignore[override]
-        self, inputs: Slide, network: Callable[..., Tensor], *, tissue: np.ndarray | None = None
+        self,
+        inputs: Slide,
+        network: Callable[..., Tensor],
+        *,
+        tissue: np.ndarray | None = None,
+        cores: Sequence[tuple[slice, slice]] | None = None,
     ) -> Iterator[SlideTile]:
         """
         Segment a slide.
@@ -105,9 +110,10 @@ class SlideInferer(Inferer):
             inputs: the slide.
             network: called with windows.
             tissue: the mask of :meth:`find_tissue`, if it was made already.
+            cores: which of :meth:`tiles`; all by default.
         """
         tissue = self.find_tissue(inputs) if tissue is None else tissue
-        for core in self.tiles(inputs, tissue):
+        for core in self.tiles(inputs, tissue) if cores is None else cores:
             yield self._segment(inputs, network, core, tissue)
 
     def find_tissue(self, slide: Slide) -> np.ndarray:

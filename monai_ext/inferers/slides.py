@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from monai_ext.data.polygons import PolygonWriter
+from monai_ext.data.processes import gather_values
 from monai_ext.data.pyramid import PyramidWriter
 from monai_ext.data.slide import Slide
 from monai_ext.handlers.files import require_writable
@@ -61,6 +63,7 @@ class SlideSegmentation:
       objects, and the files. It is rewritten after each slide.
 
     Every file appears when it is whole. Several processes divide the slides, as ``slides`` does, and write one table.
+    Of fewer slides than processes they divide the tiles, and the first process writes the files.
 
     Args:
         slides: e.g. :class:`monai_ext.data.SlideList`; is told of slides that fail while the rest goes on.
@@ -125,18 +128,47 @@ class SlideSegmentation:
         self.network.eval()
         table = SharedTable(self.table_path, SLIDE_COLUMNS)
         names: dict[str, str] = {}
-        for item in self.slides.datalist:
-            path = str(item["image"])
+        for path in self.slides.paths:  # the same names in every process
+            unique_stem(str(path), names)
+        together = len(self.slides.paths) < idist.get_world_size()
+        for path in self.slides.paths if together else [item["image"] for item in self.slides.datalist]:
             try:
-                table.add(self._segment(path, unique_stem(path, names)))
+                table.add(self._segment(str(path), unique_stem(str(path), names), together))
             except (ValueError, OSError) as error:
-                self.slides.add_failure(path, str(error))
+                self.slides.add_failure(str(path), str(error))
         table.finish(self.slides.paths)
 
-    def _segment(self, path: str, name: str) -> list[dict[str, Any]]:
+    def _segment(self, path: str, name: str, together: bool) -> list[dict[str, Any]]:
         slide = Slide(path, level=self.level, mpp=self.mpp, backend=self.backend)
-        thumbnail = slide.thumbnail(self.inferer.thumbnail)
         tissue = self.inferer.find_tissue(slide)
+        if not together:
+            return self._write(path, name, slide, tissue, self.inferer(slide, self.network, tissue=tissue))
+        tiles = self._tiles_of_all(slide, tissue)
+        try:
+            return self._write(path, name, slide, tissue, tiles) if idist.get_rank() == 0 else []
+        finally:
+            deque(tiles, maxlen=0)  # all processes go on to the last tile, even if the first could not write it
+
+    def _tiles_of_all(self, slide: Slide, tissue: np.ndarray) -> Iterator[SlideTile]:
+        """All tiles in their order, each made by one of the processes and handed to all."""
+        rank, processes = idist.get_rank(), idist.get_world_size()
+        cores = self.inferer.tiles(slide, tissue)
+        for start in range(0, len(cores), processes):
+            own = cores[start : start + processes][rank : rank + 1]
+            made: list[SlideTile] | Exception
+            try:
+                made = list(self.inferer(slide, self.network, tissue=tissue, cores=own))
+            except (ValueError, OSError) as error:
+                made = error
+            for part in gather_values(made):
+                if isinstance(part, Exception):
+                    raise part
+                yield from part
+
+    def _write(
+        self, path: str, name: str, slide: Slide, tissue: np.ndarray, tiles: Iterable[SlideTile]
+    ) -> list[dict[str, Any]]:
+        thumbnail = slide.thumbnail(self.inferer.thumbnail)
         files = self._files(name)
         small = _Thumbnail(thumbnail.shape[1:], slide.size)
         pixels, objects, cut = (np.zeros(len(self.labels), int) for _ in range(3))
@@ -148,7 +180,7 @@ class SlideSegmentation:
             polygons = None
             if self.separate:
                 polygons = stack.enter_context(PolygonWriter(self.output_dir / files["polygons"], kind=self.kind))
-            for tile in self._with_progress(slide, tissue, name):
+            for tile in self._with_progress(tiles, len(self.inferer.tiles(slide, tissue)), name):
                 probability = tile.logits.sigmoid().cpu()
                 core = probability[(slice(None), *tile.inner)].numpy()
                 found = core > self.threshold
@@ -190,11 +222,9 @@ class SlideSegmentation:
             "overlay": f"{name}_overlay.jpg",
         }
 
-    def _with_progress(self, slide: Slide, tissue: np.ndarray, name: str) -> Iterable[SlideTile]:
+    def _with_progress(self, tiles: Iterable[SlideTile], total: int, name: str) -> Iterable[SlideTile]:
         from tqdm.auto import tqdm
 
-        total = len(self.inferer.tiles(slide, tissue))
-        tiles = self.inferer(slide, self.network, tissue=tissue)
         return tqdm(tiles, total=total, desc=name, unit="tile", disable=not self.progress or idist.get_rank() > 0)
 
     def _add_objects(

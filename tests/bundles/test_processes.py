@@ -57,12 +57,13 @@ def test_several_processes_give_what_one_gives(any_runs: Runs) -> None:
         assert log.count("1 of the images failed:") == 1 and str(any_runs.bad) in log
 
 
-def test_several_processes_divide_slides(forks: Forks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, 1], ids=["slides", "the tiles of one slide"])
+def test_several_processes_divide_slides(forks: Forks, tmp_path: Path, count: int) -> None:
     runs = Runs(forks, NUCLEI, tmp_path)
     trained = runs.train("trained", 1, max_epochs=1, steps_per_epoch=1)
     slides = tmp_path / "slides"
     slides.mkdir()
-    for number in range(3):
+    for number in range(count):
         pixels = draw_tissue(number, (300, 320))[0]
         tifffile.imwrite(slides / f"{number}.tif", pixels, tile=(128, 128), photometric="rgb")
     (slides / "bad.svs").touch()
@@ -70,8 +71,10 @@ def test_several_processes_divide_slides(forks: Forks, tmp_path: Path) -> None:
     one, two = (runs.run(f"slides{n}", n, "inference", "slides", codes=[1] + [0] * (n - 1), **settings) for n in (1, 2))
     assert (one / "slides.csv").read_text() == (two / "slides.csv").read_text()
     assert [path.name for path in files(one)] == [path.name for path in files(two)]
-    for path in one.glob("*_mask.tif"):
+    for path in [*one.glob("*_mask.tif"), *one.glob("*_probability.tif")]:
         assert (tifffile.imread(path) == tifffile.imread(two / path.name)).all()
+    for path in one.glob("*.geojson"):
+        assert path.read_text() == (two / path.name).read_text()
     assert "1 of the images failed:" in (tmp_path / "slides2.log").read_text()
 
 
